@@ -1,0 +1,71 @@
+"""What a sweep finds: measured numbers with their intervals, the layer table, the decision."""
+
+from typing import Literal
+
+from service.domain.layers import Frozen, Layer
+
+
+class Interval(Frozen):
+    """A measured number with its 95 % confidence interval. ``method`` names how the interval was made.
+
+    ``p_value``: of the hypothesis that the true value is zero, where the method gives one.
+    ``value`` None: not defined on this data (the reason is in ``method``).
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    method: str
+    samples: int
+    p_value: float | None = None
+
+
+class VariantScore(Frozen):
+    """One measured variant: the metric's own value, and its drop against the reference variant (positive = worse).
+
+    ``measures``: every continuous measure that was recorded at no extra forward pass, by name.
+    """
+
+    variant: str
+    metric: Interval
+    drop: Interval
+    measures: dict[str, Interval]
+
+
+class LayerResult(Frozen):
+    """One row of the layer table. ``rank`` 1 is the most sensitive; None where the layer was not measured."""
+
+    layer: Layer
+    state: Literal["pending", "measured", "failed", "excluded"]
+    reason: str | None = None
+    rank: int | None = None
+    significant: bool | None = None
+    amax: dict[str, float] = {}
+    score: VariantScore | None = None
+
+
+class VerifiedVariant(Frozen):
+    """A mixed-precision variant that was measured: ``fallback`` layers in floating point, all others in int8."""
+
+    fallback: tuple[str, ...]
+    score: VariantScore
+    within_budget: bool | None
+
+
+class Decision(Frozen):
+    """The fallback list, as measured. ``status`` says whether the budget is met.
+
+    ``certain``: the drop's upper confidence bound is within the budget too.
+    ``same_samples``: the list was verified on the samples that it was chosen on.
+    """
+
+    status: Literal["met", "not_met", "no_budget"]
+    algorithm: str
+    fallback: tuple[str, ...]
+    fallback_names: tuple[str, ...]
+    max_drop: float | None
+    certain: bool | None
+    same_samples: bool
+    chosen: VerifiedVariant | None
+    measured: tuple[VerifiedVariant, ...]
+    explanation: str

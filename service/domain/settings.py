@@ -1,0 +1,113 @@
+"""What a caller asks of a sweep, and of the preprocessing of an evaluation set. All defaults stand here."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.domain.layers import Frozen
+
+
+class BackendName(StrEnum):
+    """The runtimes that can measure a model."""
+
+    TORCH = "torch"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+
+
+class SweepMode(StrEnum):
+    """``one_on``: one layer in int8, the rest fp32. ``one_off``: all in int8, one layer back in fp32."""
+
+    ONE_ON = "one_on"
+    ONE_OFF = "one_off"
+
+
+class WeightGranularity(StrEnum):
+    """How weights are scaled: one scale for each output channel, or one for the tensor."""
+
+    PER_CHANNEL = "per_channel"
+    PER_TENSOR = "per_tensor"
+
+
+class Preprocessing(Frozen):
+    """How stored samples become model inputs, in this order: layout, resize, centre crop, dtype, scale, mean, std.
+
+    ``layout`` is that of the stored images; NHWC is transposed to the NCHW that models take.
+    ``resize`` is the length of the shorter side, or (height, width), in pixels; ``scale`` multiplies (1/255 = 0.00392156862745098);
+    ``mean`` and ``std`` are per channel and apply after ``scale``.
+    """
+
+    dtype: Literal["float32", "float16", "int64", "int32", "uint8"] | None = None
+    layout: Literal["NCHW", "NHWC"] | None = None
+    resize: Annotated[int, Field(ge=1, le=8192)] | tuple[int, int] | None = None
+    center_crop: Annotated[int, Field(ge=1, le=8192)] | tuple[int, int] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether samples are taken as they are stored."""
+        return self == Preprocessing()
+
+
+class CalibrationSettings(Frozen):
+    """How activation ranges are found. ``dataset`` None: the first ``samples`` of the evaluation set (the report warns)."""
+
+    method: Literal["max", "percentile"] = "max"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    dataset: str | None = None
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+
+
+class MetricSettings(Frozen):
+    """The metric that ranks the layers.
+
+    ``name``: top1, top5 (labels needed); mse, sqnr, cosine, kl, agreement (against the fp32 output); or the class name of
+    a torchmetrics metric with ``args`` for its constructor. ``output``: which output is scored, by name (default: the first).
+    """
+
+    name: str = "top1"
+    args: dict[str, Any] = Field(default_factory=dict)
+    output: str | None = None
+
+
+class Budget(Frozen):
+    """The metric drop that the caller accepts: absolute in the metric's own unit, or relative to the fp32 value."""
+
+    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    relative: bool = False
+
+
+class SelectionSettings(Frozen):
+    """How the fallback list is chosen. ``threshold`` (for that algorithm): layers more sensitive than this fall back."""
+
+    algorithm: Literal["greedy", "threshold"] = "greedy"
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _threshold_is_given(self) -> Self:
+        if (self.algorithm == "threshold") != (self.threshold is not None):
+            raise ValueError("give threshold with algorithm 'threshold', and only with it")
+        return self
+
+
+class SweepSettings(Frozen):
+    """One sweep, as it was asked for. ``model`` and ``dataset`` are resource ids."""
+
+    model: str
+    dataset: str
+    backend: BackendName | None = None
+    mode: SweepMode = SweepMode.ONE_ON
+    weights: WeightGranularity = WeightGranularity.PER_CHANNEL
+    calibration: CalibrationSettings = CalibrationSettings()
+    metric: MetricSettings = MetricSettings()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    budget: Budget | None = None
+    selection: SelectionSettings = SelectionSettings()
+    fuse_bn: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Use only this many samples, drawn by the seed.")
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] | None = Field(default=None, description="Samples in one shard; planned where null.")

@@ -1,0 +1,83 @@
+"""The states of resources, sweeps and work units, and the moves between them."""
+
+from enum import StrEnum
+
+
+class ResourceState(StrEnum):
+    """Of an uploaded model or evaluation set."""
+
+    CHECKING = "checking"
+    READY = "ready"
+    REJECTED = "rejected"
+
+
+class SweepState(StrEnum):
+    """Of a sweep. The last three are terminal: nothing leaves them."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the sweep has ended."""
+        return self in TERMINAL_SWEEP_STATES
+
+
+TERMINAL_SWEEP_STATES = frozenset({SweepState.SUCCEEDED, SweepState.FAILED, SweepState.CANCELLED})
+
+SWEEP_MOVES: dict[SweepState, frozenset[SweepState]] = {
+    SweepState.QUEUED: frozenset({SweepState.RUNNING, SweepState.FAILED, SweepState.CANCELLED}),
+    SweepState.RUNNING: TERMINAL_SWEEP_STATES,
+    SweepState.SUCCEEDED: frozenset(),
+    SweepState.FAILED: frozenset(),
+    SweepState.CANCELLED: frozenset(),
+}
+
+
+class IllegalMove(ValueError):
+    """A state was asked to change in a way that the table of moves does not hold."""
+
+
+def move_sweep(current: SweepState, target: SweepState) -> SweepState:
+    """The new state of a sweep; raises IllegalMove where the table of moves does not allow it."""
+    if target not in SWEEP_MOVES[current]:
+        raise IllegalMove(f"a sweep cannot go from {current} to {target}")
+    return target
+
+
+class Phase(StrEnum):
+    """The phases of a sweep, in order. ``select`` and ``verify`` alternate until the decision stands."""
+
+    PREPARE = "prepare"
+    CALIBRATE = "calibrate"
+    MEASURE = "measure"
+    SELECT = "select"
+    VERIFY = "verify"
+    REPORT = "report"
+
+
+class UnitKind(StrEnum):
+    """What a work unit does: check an upload, or one piece of one phase of a sweep."""
+
+    CHECK_MODEL = "check_model"
+    CHECK_DATASET = "check_dataset"
+    PREPARE = "prepare"
+    CALIBRATE = "calibrate"
+    MEASURE = "measure"
+    SELECT = "select"
+    VERIFY = "verify"
+    REPORT = "report"
+
+
+class UnitState(StrEnum):
+    """Of a work unit. ``waiting``: not yet to be done (its sweep waits for a check)."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    LEASED = "leased"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"

@@ -1,0 +1,1 @@
+"""The compute side of quantsieve: Celery workers, the engine and its backends."""

@@ -1,0 +1,86 @@
+"""What every backend offers: open a model on a device, name its layers, observe its activations, run its variants."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.domain.layers import Layer, SkippedOperation, TensorSpec, Variant
+from service.domain.settings import BackendName, WeightGranularity
+
+Array = npt.NDArray[np.generic]
+Tensors = Mapping[str, Array]
+"""Named tensors of one batch; the first axis of each is the sample."""
+
+
+@dataclass(frozen=True)
+class OpenSettings:
+    """How a model is opened. ``device``: ``cpu`` or ``cuda:<index>``."""
+
+    fuse_bn: bool = True
+    weights: WeightGranularity = WeightGranularity.PER_CHANNEL
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One variant's outputs on one batch, or why it could not run (``outputs`` is None then)."""
+
+    variant: Variant
+    batch: int
+    outputs: Tensors | None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Whether this machine can run a backend: the devices, the library versions, or the reason why not."""
+
+    backend: BackendName
+    available: bool
+    devices: tuple[str, ...]
+    versions: Mapping[str, str]
+    reason: str | None = None
+
+
+Observe = Callable[[str, Array], None]
+"""Called with an activation edge (``"<layer id>:<input index>"``) and the tensor that flows there in fp32."""
+
+
+class OpenedModel(Protocol):
+    """A model on a device. Not thread-safe. The model file is never changed."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    layers: Sequence[Layer]  # topological order
+    skipped: Sequence[SkippedOperation]
+    folded_batch_norms: int
+    batch_size: int | None  # the only batch size the model takes; None where it takes any
+
+    def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
+        """Run fp32 over the batches and show ``observe`` every activation edge of every layer."""
+
+    def set_amax(self, amax: Mapping[str, float]) -> None:
+        """Fix the range of each activation edge; weights' ranges come from the weights themselves."""
+
+    def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
+        """Outputs of every variant on every batch, in any order.
+
+        A variant whose int8 layers cannot run comes back with a ``failure`` for each batch; nothing is raised for it.
+        Each layer that is in int8 needs its edges' amax: KeyError otherwise (our own mistake).
+        """
+
+
+class Backend(Protocol):
+    """A runtime that can open models."""
+
+    name: BackendName
+
+    def capability(self) -> Capability:
+        """What this machine can run."""
+
+    def open(self, path: Path, settings: OpenSettings) -> OpenedModel:
+        """Open the model file; raises RejectedFile where it cannot be used, naming what is wrong."""
