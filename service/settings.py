@@ -1,0 +1,58 @@
+"""The settings of an installation, read once at start-up from ``QUANTSIEVE_*`` environment variables."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_data_dir() -> Path:
+    return Path.home() / ".local" / "share" / "quantsieve"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="QUANTSIEVE_", frozen=True)
+
+    data_dir: Path = Field(default_factory=_default_data_dir, description="Folder of the embedded database and files.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")
+    broker_url: str | None = Field(default=None, description="Celery broker URL; default: a folder in data_dir.")
+    blob_dir: Path | None = Field(
+        default=None, description="Folder of uploaded and produced files; default: in data_dir."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port of the API; 0: any free one.")
+    max_model_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
+    max_dataset_bytes: Annotated[int, Field(gt=0)] = 64 * 2**30
+    allow_pt2: bool | None = Field(
+        default=None, description="Accept torch.export archives (they can run code); default: only on a loopback host."
+    )
+    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
+    reconcile_seconds: Annotated[float, Field(gt=0)] = 5.0
+    max_attempts: Annotated[int, Field(ge=1)] = 5
+    device: str = Field(default="auto", description="Device of this worker: auto, cpu or cuda:<index>.")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'quantsieve.db'}"
+
+    @property
+    def resolved_broker_url(self) -> str:
+        """The broker URL in force."""
+        return self.broker_url or "filesystem://"
+
+    @property
+    def resolved_blob_dir(self) -> Path:
+        """The folder of files in force."""
+        return self.blob_dir or self.data_dir / "blobs"
+
+    @property
+    def pt2_allowed(self) -> bool:
+        """Whether torch.export archives are accepted."""
+        if self.allow_pt2 is not None:
+            return self.allow_pt2
+        return self.host in {"127.0.0.1", "::1", "localhost"}

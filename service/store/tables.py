@@ -1,0 +1,175 @@
+"""The tables. Migrations in ``alembic/`` are the only thing that creates them."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    """Base of all rows. Times are seconds since 1970 UTC by the database's clock."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class ModelRow(Table):
+    """An uploaded model."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    format: Mapped[str]
+    state: Mapped[str]
+    problem: Mapped[str | None]
+    info: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class DatasetRow(Table):
+    """An uploaded evaluation set with its preprocessing."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("sha256", "preprocessing_key"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+    format: Mapped[str]
+    preprocessing: Mapped[dict[str, Any]]
+    preprocessing_key: Mapped[str]
+    state: Mapped[str]
+    problem: Mapped[str | None]
+    info: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class SweepRow(Table):
+    """A sweep: what was asked, where it stands, what it found."""
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    calibration_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    backend: Mapped[str]
+    settings: Mapped[dict[str, Any]]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    state: Mapped[str] = mapped_column(index=True)
+    phase: Mapped[str]
+    round: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    problem_code: Mapped[str | None]
+    problem: Mapped[str | None]
+    plan: Mapped[dict[str, Any]]
+    amax: Mapped[dict[str, Any]]
+    warnings: Mapped[list[Any]]
+    decision: Mapped[dict[str, Any]]
+    environment: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+    revision: Mapped[int] = mapped_column(default=0)
+
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012
+
+
+class LayerRow(Table):
+    """One row of a sweep's layer table; ``document`` is a LayerResult."""
+
+    __tablename__ = "sweep_layers"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    layer_id: Mapped[str]
+    name: Mapped[str]
+    state: Mapped[str]
+    metric: Mapped[float | None]
+    drop: Mapped[float | None]
+    document: Mapped[dict[str, Any]]
+
+
+class ScoreRow(Table):
+    """A measured control or mixed variant of a sweep; ``document`` is a VariantScore."""
+
+    __tablename__ = "sweep_scores"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    variant: Mapped[str] = mapped_column(primary_key=True)
+    document: Mapped[dict[str, Any]]
+
+
+class ArtifactRow(Table):
+    """A file that a sweep produced."""
+
+    __tablename__ = "artifacts"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    media_type: Mapped[str]
+    sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class UnitRow(Table):
+    """A work unit: a piece of work that one worker leases, does and finishes.
+
+    ``token`` grows with each lease and fences every write of a worker whose lease is gone.
+    ``cost`` is the planned share of the sweep's work, ``progress`` how much of it is done (0 to 1).
+    """
+
+    __tablename__ = "work_units"
+    __table_args__ = (
+        UniqueConstraint("subject_id", "kind", "round", "ordinal"),
+        Index("ix_work_units_queue", "state", "queue", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    subject_id: Mapped[str]
+    sweep_id: Mapped[str | None] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), index=True)
+    round: Mapped[int]
+    ordinal: Mapped[int]
+    queue: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    cost: Mapped[float]
+    progress: Mapped[float]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    owner: Mapped[str | None]
+    token: Mapped[int]
+    lease_expires_at: Mapped[float | None]
+    published_at: Mapped[float]
+    result_sha256: Mapped[str | None]
+    result: Mapped[dict[str, Any]]
+    error: Mapped[str | None]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class WorkerRow(Table):
+    """A worker, by its heartbeats."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    queues: Mapped[list[Any]]
+    capabilities: Mapped[dict[str, Any]]
+    versions: Mapped[dict[str, Any]]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]

@@ -1,0 +1,219 @@
+"""Work units: queueing, leasing, fencing, and taking back what a dead worker held.
+
+A worker claims a queued unit by a conditional UPDATE and gets a lease with a token. Every later write names the
+token; it fails with LeaseLost once the reconciler has taken the unit back. So no unit is ever finished twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy.orm import Session
+
+from service.domain.errors import LeaseLost
+from service.domain.states import UnitKind, UnitState
+from service.store.clock import now
+from service.store.identifiers import Prefix, new_id
+from service.store.tables import SweepRow, UnitRow
+
+OPEN_STATES = (UnitState.WAITING, UnitState.QUEUED, UnitState.LEASED)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a unit until ``token`` is outdated."""
+
+    unit_id: str
+    token: int
+    kind: UnitKind
+    subject_id: str
+    sweep_id: str | None
+    round: int
+    ordinal: int
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewUnit:
+    """A unit to be queued."""
+
+    kind: UnitKind
+    subject_id: str
+    queue: str
+    sweep_id: str | None = None
+    round: int = 0
+    ordinal: int = 0
+    payload: dict[str, Any] | None = None
+    cost: float = 0.0
+    waiting: bool = False
+
+
+def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
+    """Store units as queued (or waiting); their ids. Publish a hint for each after the commit."""
+    rows = [
+        UnitRow(
+            id=new_id(Prefix.UNIT),
+            kind=unit.kind,
+            subject_id=unit.subject_id,
+            sweep_id=unit.sweep_id,
+            round=unit.round,
+            ordinal=unit.ordinal,
+            queue=unit.queue,
+            payload=unit.payload or {},
+            cost=unit.cost,
+            progress=0.0,
+            state=UnitState.WAITING if unit.waiting else UnitState.QUEUED,
+            attempts=0,
+            token=0,
+            published_at=now(),
+            result={},
+            created_at=now(),
+        )
+        for unit in units
+    ]
+    session.add_all(rows)
+    session.flush()
+    return [row.id for row in rows]
+
+
+def claim(session: Session, queue: str, *, owner: str, lease_seconds: float) -> Lease | None:
+    """Lease the next queued unit of a queue, or None. Sweeps that hold fewer leases go first, so that none starves."""
+    held = select(func.count()).select_from(UnitRow.__table__.alias("held")).where(_held_by_sweep()).scalar_subquery()
+    candidates = (
+        select(UnitRow.id)
+        .where(UnitRow.state == UnitState.QUEUED, UnitRow.queue == queue)
+        .order_by(held, UnitRow.created_at, UnitRow.ordinal)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=UnitRow)
+    )
+    unit_id = session.scalar(candidates)
+    if unit_id is None:
+        return None
+    changed = session.execute(
+        update(UnitRow)
+        .where(UnitRow.id == unit_id, UnitRow.state == UnitState.QUEUED)
+        .values(
+            state=UnitState.LEASED,
+            owner=owner,
+            token=UnitRow.token + 1,
+            attempts=UnitRow.attempts + 1,
+            progress=0.0,
+            lease_expires_at=now() + lease_seconds,
+            started_at=now(),
+            error=None,
+        )
+    )
+    if not _one(changed):
+        return None
+    row = session.get_one(UnitRow, unit_id, populate_existing=True)
+    return Lease(
+        row.id, row.token, UnitKind(row.kind), row.subject_id, row.sweep_id, row.round, row.ordinal, dict(row.payload)
+    )
+
+
+def _held_by_sweep() -> Any:
+    held = UnitRow.__table__.alias("held")
+    return (held.c.sweep_id == UnitRow.sweep_id) & (held.c.state == UnitState.LEASED)
+
+
+def heartbeat(session: Session, lease: Lease, *, lease_seconds: float, progress: float) -> None:
+    """Extend the lease and record progress (0 to 1); raises LeaseLost."""
+    _fenced(session, lease, {"lease_expires_at": now() + lease_seconds, "progress": progress})
+
+
+def finish(session: Session, lease: Lease, *, result: dict[str, Any], result_sha256: str | None = None) -> None:
+    """Record the unit's result; raises LeaseLost, and then nothing was written."""
+    _fenced(
+        session,
+        lease,
+        {
+            "state": UnitState.DONE,
+            "result": result,
+            "result_sha256": result_sha256,
+            "progress": 1.0,
+            "lease_expires_at": None,
+            "finished_at": now(),
+        },
+    )
+
+
+def fail(session: Session, lease: Lease, *, error: str) -> None:
+    """End the unit as failed; raises LeaseLost."""
+    _fenced(session, lease, {"state": UnitState.FAILED, "error": error, "lease_expires_at": None, "finished_at": now()})
+
+
+def give_back(session: Session, lease: Lease, *, error: str | None, count_attempt: bool) -> None:
+    """Queue the unit again, by this worker's own will; raises LeaseLost."""
+    values: dict[str, Any] = {"state": UnitState.QUEUED, "owner": None, "lease_expires_at": None, "error": error}
+    values |= {"published_at": now(), "progress": 0.0}
+    if not count_attempt:
+        values["attempts"] = UnitRow.attempts - 1
+    _fenced(session, lease, values)
+
+
+def _fenced(session: Session, lease: Lease, values: dict[str, Any]) -> None:
+    changed = session.execute(
+        update(UnitRow)
+        .where(UnitRow.id == lease.unit_id, UnitRow.token == lease.token, UnitRow.state == UnitState.LEASED)
+        .values(**values)
+    )
+    if not _one(changed):
+        raise LeaseLost(f"the lease on work unit {lease.unit_id} is gone")
+
+
+def _one(changed: Any) -> bool:
+    assert isinstance(changed, CursorResult)
+    return changed.rowcount == 1
+
+
+def expired(session: Session) -> list[UnitRow]:
+    """Units whose lease ran out: their workers are dead, or were stopped for too long."""
+    query = select(UnitRow).where(UnitRow.state == UnitState.LEASED, UnitRow.lease_expires_at < now())
+    return list(session.scalars(query.with_for_update(skip_locked=True)))
+
+
+def take_back(session: Session, unit: UnitRow) -> None:
+    """Queue an expired unit again. The old token stays outdated: the next claim raises it."""
+    unit.state, unit.owner, unit.lease_expires_at, unit.progress = UnitState.QUEUED, None, None, 0.0
+    unit.published_at = session.scalar(select(now())) or 0.0
+    # a zombie that wakes before the next claim must be fenced as well
+    unit.token += 1
+
+
+def stale_hints(session: Session, *, older_than: float) -> list[tuple[str, str]]:
+    """(unit id, queue) of queued units whose hint may be lost; they count as published now."""
+    query = select(UnitRow).where(UnitRow.state == UnitState.QUEUED, UnitRow.published_at < now() - older_than)
+    rows = list(session.scalars(query.with_for_update(skip_locked=True)))
+    for row in rows:
+        row.published_at = now()  # type: ignore[assignment]
+    session.flush()
+    return [(row.id, row.queue) for row in rows]
+
+
+def units_of(session: Session, sweep_id: str, kind: UnitKind, *, round_: int | None = None) -> list[UnitRow]:
+    """A sweep's units of one kind, in order."""
+    query = select(UnitRow).where(UnitRow.sweep_id == sweep_id, UnitRow.kind == kind)
+    if round_ is not None:
+        query = query.where(UnitRow.round == round_)
+    return list(session.scalars(query.order_by(UnitRow.round, UnitRow.ordinal)))
+
+
+def open_units(session: Session, sweep_id: str) -> int:
+    """How many of a sweep's units are not ended."""
+    query = select(func.count()).where(UnitRow.sweep_id == sweep_id, UnitRow.state.in_(OPEN_STATES))
+    return session.scalar(query) or 0
+
+
+def end_units(session: Session, sweep_id: str, state: UnitState) -> None:
+    """End all units of a sweep that are still open; a worker that holds one is fenced."""
+    session.execute(
+        update(UnitRow)
+        .where(UnitRow.sweep_id == sweep_id, UnitRow.state.in_(OPEN_STATES))
+        .values(state=state, lease_expires_at=None, token=UnitRow.token + 1, finished_at=now())
+    )
+
+
+def lock_sweep(session: Session, sweep_id: str) -> SweepRow | None:
+    """The sweep's row, locked until the transaction ends (SQLite: the whole database is)."""
+    return session.get(SweepRow, sweep_id, with_for_update=True, populate_existing=True)
