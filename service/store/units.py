@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import CursorResult, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.domain.errors import LeaseLost
 from service.domain.states import UnitKind, UnitState
@@ -79,7 +79,13 @@ def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
 
 def claim(session: Session, queue: str, *, owner: str, lease_seconds: float) -> Lease | None:
     """Lease the next queued unit of a queue, or None. Sweeps that hold fewer leases go first, so that none starves."""
-    held = select(func.count()).select_from(UnitRow.__table__.alias("held")).where(_held_by_sweep()).scalar_subquery()
+    other = aliased(UnitRow)
+    held = (
+        select(func.count(other.id))
+        .where(other.sweep_id == UnitRow.sweep_id, other.state == UnitState.LEASED)
+        .correlate(UnitRow)
+        .scalar_subquery()
+    )
     candidates = (
         select(UnitRow.id)
         .where(UnitRow.state == UnitState.QUEUED, UnitRow.queue == queue)
@@ -110,11 +116,6 @@ def claim(session: Session, queue: str, *, owner: str, lease_seconds: float) -> 
     return Lease(
         row.id, row.token, UnitKind(row.kind), row.subject_id, row.sweep_id, row.round, row.ordinal, dict(row.payload)
     )
-
-
-def _held_by_sweep() -> Any:
-    held = UnitRow.__table__.alias("held")
-    return (held.c.sweep_id == UnitRow.sweep_id) & (held.c.state == UnitState.LEASED)
 
 
 def heartbeat(session: Session, lease: Lease, *, lease_seconds: float, progress: float) -> None:
@@ -186,7 +187,7 @@ def stale_hints(session: Session, *, older_than: float) -> list[tuple[str, str]]
     query = select(UnitRow).where(UnitRow.state == UnitState.QUEUED, UnitRow.published_at < now() - older_than)
     rows = list(session.scalars(query.with_for_update(skip_locked=True)))
     for row in rows:
-        row.published_at = now()  # type: ignore[assignment]
+        row.published_at = now()
     session.flush()
     return [(row.id, row.queue) for row in rows]
 
