@@ -109,5 +109,9 @@ class SweepSettings(Frozen):
     selection: SelectionSettings = SelectionSettings()
     fuse_bn: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    samples: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Use only this many samples, drawn by the seed.")
-    shard_size: Annotated[int, Field(ge=1, le=100_000)] | None = Field(default=None, description="Samples in one shard; planned where null.")
+    samples: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Use only this many samples, drawn by the seed."
+    )
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Samples in one shard; planned where null."
+    )

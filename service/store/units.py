@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.domain.errors import LeaseLost
@@ -168,18 +168,37 @@ def _one(changed: Any) -> bool:
     return changed.rowcount == 1
 
 
-def expired(session: Session) -> list[UnitRow]:
-    """Units whose lease ran out: their workers are dead, or were stopped for too long."""
-    query = select(UnitRow).where(UnitRow.state == UnitState.LEASED, UnitRow.lease_expires_at < now())
-    return list(session.scalars(query.with_for_update(skip_locked=True)))
+def expired(session: Session) -> list[tuple[str, str | None]]:
+    """(unit id, sweep id) of units whose lease ran out: their workers are dead, or were stopped for too long."""
+    query = select(UnitRow.id, UnitRow.sweep_id).where(_is_expired())
+    return [(unit_id, sweep_id) for unit_id, sweep_id in session.execute(query)]
 
 
-def take_back(session: Session, unit: UnitRow) -> None:
-    """Queue an expired unit again. The old token stays outdated: the next claim raises it."""
-    unit.state, unit.owner, unit.lease_expires_at, unit.progress = UnitState.QUEUED, None, None, 0.0
-    unit.published_at = session.scalar(select(now())) or 0.0
-    # a zombie that wakes before the next claim must be fenced as well
+def take_back(session: Session, unit_id: str, *, max_attempts: int) -> UnitState | None:
+    """Queue an expired unit again, or end it as failed after its last attempt; None where its lease is alive again.
+
+    Lock the unit's sweep first (as a worker does that finishes it), or the two wait for each other.
+    The token grows, so that a worker that wakes up late is fenced even before the next claim.
+    """
+    unit = session.scalar(select(UnitRow).where(UnitRow.id == unit_id, _is_expired()).with_for_update())
+    if unit is None:
+        return None
     unit.token += 1
+    unit.lease_expires_at = None
+    unit.progress = 0.0
+    if unit.attempts >= max_attempts:
+        unit.state = UnitState.FAILED
+        unit.error = f"its worker was lost {unit.attempts} times"
+    else:
+        unit.state = UnitState.QUEUED
+        unit.owner = None
+        unit.published_at = 0.0  # the next look of the reconciler publishes a hint
+    session.flush()
+    return UnitState(unit.state)
+
+
+def _is_expired() -> ColumnElement[bool]:
+    return (UnitRow.state == UnitState.LEASED) & (UnitRow.lease_expires_at < now())
 
 
 def stale_hints(session: Session, *, older_than: float) -> list[tuple[str, str]]:

@@ -1,0 +1,46 @@
+"""The worker's entry: ``python -m workers.main`` serves every queue that this machine is capable of.
+
+``--capabilities`` prints what the machine can run as JSON and ends.
+"""
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a worker until it is asked to stop."""
+    parser = argparse.ArgumentParser(prog="quantsieve worker", description=__doc__)
+    parser.add_argument("--capabilities", action="store_true", help="print what this machine can run, and end")
+    parser.add_argument("--queues", help="serve only these queues, comma separated")
+    options = parser.parse_args(arguments)
+    if options.capabilities:
+        from workers.capabilities import probe, to_document
+
+        print(json.dumps([to_document(each) for each in probe()]))
+        return
+    _serve(options.queues)
+
+
+def _serve(queues: str | None) -> None:
+    from workers.capabilities import probe_in_child, queues_of, to_document
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    capabilities = probe_in_child()
+    # the presence thread of this process publishes them
+    os.environ["QUANTSIEVE_CAPABILITIES"] = json.dumps([to_document(each) for each in capabilities])
+    # a soft stop gives the running unit time; what is left is given back when its lease runs out
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    from workers.celery_app import app
+
+    chosen = queues or ",".join(queues_of(capabilities))
+    app.worker_main(
+        ["worker", "--pool=prefork", "--concurrency=1", f"--queues={chosen}", "--loglevel=INFO"]
+        + ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    )
+
+
+if __name__ == "__main__":
+    main()
