@@ -36,10 +36,10 @@ def _serve(queues: str | None) -> None:
     from workers.celery_app import app
 
     chosen = queues or ",".join(queues_of(capabilities))
-    app.worker_main(
-        ["worker", "--pool=prefork", "--concurrency=1", f"--queues={chosen}", "--loglevel=INFO"]
-        + ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    )
+    flags = ["--pool=prefork", "--concurrency=1", "--loglevel=INFO"]
+    # liveness is in the database: the broker's own gossip and heartbeats only add traffic
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    app.worker_main(["worker", f"--queues={chosen}", *flags, *quiet])
 
 
 if __name__ == "__main__":

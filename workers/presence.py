@@ -48,7 +48,7 @@ class Presence(threading.Thread):
                 )
                 row.queues, row.capabilities, row.versions = list(self._queues), self._capabilities, self._versions()
                 session.add(row)
-            row.seen_at = now()  # type: ignore[assignment]  # a SQL expression
+            row.seen_at = now()
 
     def _versions(self) -> dict[str, Any]:
         versions = {"quantsieve": __version__}

@@ -51,8 +51,8 @@ def _take_back(context: WorkerContext, unit_id: str, sweep_id: str | None) -> No
         if sweep is not None and not SweepState(sweep.state).terminal:
             end_sweep(session, sweep, SweepState.FAILED, code="worker-lost", problem=reason)
         elif sweep is None:
-            table = ModelRow if unit.kind == UnitKind.CHECK_MODEL else DatasetRow
-            resource = session.get(table, unit.subject_id)
+            table: type[ModelRow] | type[DatasetRow] = ModelRow if unit.kind == UnitKind.CHECK_MODEL else DatasetRow
+            resource: ModelRow | DatasetRow | None = session.get(table, unit.subject_id)
             if resource is not None:
                 resource.state, resource.problem = ResourceState.REJECTED, reason
 

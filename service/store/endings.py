@@ -16,7 +16,7 @@ def end_sweep(
     """Move a locked sweep to a terminal state and end its open units; raises IllegalMove where it has ended."""
     sweep.state = move_sweep(SweepState(sweep.state), state)
     sweep.problem_code, sweep.problem = code, problem
-    sweep.finished_at = now()  # type: ignore[assignment]  # a SQL expression, evaluated by the flush
+    sweep.finished_at = now()
     if state in LEFTOVER:
         end_units(session, sweep.id, LEFTOVER[state])
     session.flush()

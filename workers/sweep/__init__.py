@@ -1,0 +1,1 @@
+"""The phases of a sweep, one module each: prepare, calibrate, measure, select, verify, report."""

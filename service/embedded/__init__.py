@@ -1,0 +1,1 @@
+"""One machine: the API, a worker and a broker, started and stopped together. Import nothing heavy here."""

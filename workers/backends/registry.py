@@ -1,0 +1,22 @@
+"""The backends that this program knows, by name."""
+
+from collections.abc import Callable
+
+from service.domain.errors import SweepFailure
+from service.domain.settings import BackendName
+from workers.backends.onnxruntime import OnnxRuntimeBackend
+from workers.backends.protocol import Backend
+from workers.backends.torch_fake_quant import TorchBackend
+
+BACKENDS: dict[BackendName, Callable[[], Backend]] = {
+    BackendName.TORCH: TorchBackend,
+    BackendName.ONNXRUNTIME: OnnxRuntimeBackend,
+}
+
+
+def backend(name: BackendName) -> Backend:
+    """The backend of that name; raises SweepFailure for one that this program cannot run."""
+    if name not in BACKENDS:
+        offered = ", ".join(BACKENDS)
+        raise SweepFailure(f"no worker can run backend {name}; there are {offered}", code="backend-unavailable")
+    return BACKENDS[name]()

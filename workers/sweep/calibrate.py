@@ -1,0 +1,79 @@
+"""Phase 2: find every activation's range in one fp32 pass, then see that each layer runs in int8 at all."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from service.domain.errors import InvalidInput, SweepFailure
+from service.domain.layers import LAYER_PREFIX, Layer
+from service.domain.settings import SweepMode
+from workers.backends.protocol import Array, OpenedModel, Tensors
+from workers.calibration.observers import Observer, Unusable, make_observer
+from workers.sweep.job import Job
+from workers.sweep.outcome import Calibrated
+from workers.sweep.plan import Plan, layer_variants, sweep_variants
+
+TRIAL_SAMPLES = 2
+
+
+def run(job: Job) -> Calibrated:
+    """Amax of every activation edge, and the layers that cannot be in int8, with the reason."""
+    plan, model = job.plan, job.open_model()
+    observers: dict[str, Observer] = {}
+
+    def observe(edge: str, tensor: Array) -> None:
+        if edge not in observers:
+            observers[edge] = make_observer(job.settings.calibration)
+        observers[edge].update(tensor)
+
+    try:
+        model.observe(_calibration_batches(job, plan), observe)
+    except InvalidInput as error:
+        raise SweepFailure(error.message, code=error.code) from error
+    layers = plan.active({})
+    amax, failed = _ranges(layers, observers)
+    model.set_amax(amax)
+    failed |= _trial(job, model, plan.active(failed))
+    active = plan.active(failed)
+    if not active:
+        first = next(iter(failed.values()))
+        raise SweepFailure(f"no layer can be measured in int8; the first one: {first}", code="no-layers")
+    return Calibrated(amax, failed, variants=len(sweep_variants(active, job.settings.mode)))
+
+
+def _calibration_batches(job: Job, plan: Plan) -> Iterator[Tensors]:
+    dataset = job.open_dataset(calibration=True)
+    indices = np.arange(plan.calibration_samples)
+    done = 0
+    for batch in dataset.batches(indices, plan.batch_size):
+        job.held.checkpoint(done / plan.calibration_samples)
+        yield batch.inputs
+        done += len(batch.indices)
+
+
+def _ranges(layers: tuple[Layer, ...], observers: dict[str, Observer]) -> tuple[dict[str, float], dict[str, str]]:
+    amax: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for layer in layers:
+        for edge in layer.activations:
+            if edge not in observers:
+                failed[layer.id] = "its input was never computed during calibration"
+                continue
+            found = observers[edge].amax()
+            if isinstance(found, Unusable):
+                failed[layer.id] = found.reason
+            else:
+                amax[edge] = found
+    return amax, failed
+
+
+def _trial(job: Job, model: OpenedModel, layers: tuple[Layer, ...]) -> dict[str, str]:
+    """Run each layer alone in int8 on two samples: a layer that cannot run must not spoil the all-int8 control."""
+    dataset = job.open_dataset()
+    batch = next(iter(dataset.batches(np.arange(min(TRIAL_SAMPLES, dataset.samples)), job.plan.batch_size)))
+    failed: dict[str, str] = {}
+    for done in model.evaluate([batch.inputs], layer_variants(layers, SweepMode.ONE_ON)):
+        job.held.checkpoint()
+        if done.failure is not None:
+            failed[done.variant.name.removeprefix(LAYER_PREFIX)] = done.failure
+    return failed

@@ -1,0 +1,135 @@
+"""One unit's view of its sweep: the rows as read at its start, and the opened model and evaluation set.
+
+The last opened model and evaluation set stay open in the worker's process, for the sweep's next unit.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from service.domain.errors import LeaseLost
+from service.domain.layers import Layer
+from service.domain.settings import BackendName, Preprocessing, SweepSettings
+from service.store.blobs import BlobStore
+from service.store.tables import DatasetRow, ModelRow, SweepRow
+from service.store.units import Lease
+from workers.backends.protocol import OpenedModel, OpenSettings
+from workers.backends.registry import backend
+from workers.context import WorkerContext
+from workers.data.binding import BoundEvaluationSet
+from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
+from workers.lease import HeldLease
+from workers.metrics.shard_result import ShardResult
+from workers.metrics.task_metric import TaskMetric, resolve_metric
+from workers.sweep.plan import Plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a phase works with. ``lease`` names the unit; ``held`` is asked whether to go on."""
+
+    context: WorkerContext
+    held: HeldLease
+    sweep: SweepRow
+    model: ModelRow
+    dataset: DatasetRow
+    calibration: DatasetRow
+    settings: SweepSettings
+
+    @classmethod
+    def load(cls, context: WorkerContext, held: HeldLease) -> "Job":
+        """Read the rows; raises LeaseLost where the sweep is gone."""
+        with context.database.read() as session:
+            sweep = session.get(SweepRow, held.lease.sweep_id)
+            if sweep is None:
+                raise LeaseLost("the sweep was deleted")
+            return cls(
+                context=context,
+                held=held,
+                sweep=sweep,
+                model=session.get_one(ModelRow, sweep.model_id),
+                dataset=session.get_one(DatasetRow, sweep.dataset_id),
+                calibration=session.get_one(DatasetRow, sweep.calibration_id),
+                settings=SweepSettings.model_validate(sweep.settings),
+            )
+
+    @property
+    def lease(self) -> Lease:
+        """The lease on the unit."""
+        return self.held.lease
+
+    @property
+    def sweep_id(self) -> str:
+        """The sweep's id."""
+        return self.sweep.id
+
+    @property
+    def backend(self) -> str:
+        """The backend's name, which is its queue's too."""
+        return self.sweep.backend
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the caller cancelled the sweep before this unit began."""
+        return self.sweep.cancel_requested
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, once prepared."""
+        return Plan.model_validate(self.sweep.plan)
+
+    @property
+    def amax(self) -> dict[str, float]:
+        """Activation edge → amax, once calibrated."""
+        return dict(self.sweep.amax["amax"])
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Layer id → why it cannot be measured, once calibrated."""
+        return dict(self.sweep.amax["failed"])
+
+    def active_layers(self) -> tuple[Layer, ...]:
+        """The layers that are measured."""
+        return self.plan.active(self.failed)
+
+    def open_model(self) -> OpenedModel:
+        """The sweep's model on this worker's device."""
+        settings = OpenSettings(
+            fuse_bn=self.settings.fuse_bn, weights=self.settings.weights, device=self.context.settings.device
+        )
+        return _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
+
+    def open_dataset(self, *, calibration: bool = False) -> BoundEvaluationSet:
+        """The evaluation set (or the calibration set), bound to the model's inputs."""
+        row = self.calibration if calibration else self.dataset
+        model = self.open_model()
+        return BoundEvaluationSet(
+            open_dataset(self.context.blobs, row), model.inputs, Preprocessing.model_validate(row.preprocessing)
+        )
+
+    def metric(self, *, has_labels: bool) -> TaskMetric:
+        """The metric that ranks the layers."""
+        return resolve_metric(
+            self.settings.metric, has_labels=has_labels, output_names=[each.name for each in self.plan.outputs]
+        )
+
+    def results(self, sha256s: list[str]) -> Iterator[ShardResult]:
+        """Stored per-sample results."""
+        for each in sha256s:
+            yield ShardResult.from_bytes(self.context.blobs.read(each))
+
+
+def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:
+    """An uploaded evaluation set, as stored."""
+    return _open_dataset(blobs.path(row.sha256), row.format)
+
+
+@lru_cache(maxsize=2)
+def _open_dataset(path: Path, kind: str) -> EvaluationSet:
+    return open_evaluation_set(path, kind)
+
+
+@lru_cache(maxsize=1)
+def _open_model(path: Path, backend_name: str, settings: OpenSettings) -> OpenedModel:
+    return backend(BackendName(backend_name)).open(path, settings)

@@ -1,0 +1,81 @@
+"""What a unit of each phase hands over when it is done."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.domain.results import Decision, LayerResult, VariantScore
+from service.domain.states import UnitKind
+from service.store.blobs import Blob
+from workers.metrics.shard_result import ShardResult
+from workers.sweep.plan import Plan
+
+Warnings = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The plan, and the environment that will produce the numbers."""
+
+    plan: Plan
+    environment: dict[str, Any]
+    warnings: Warnings = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants follow."""
+
+    amax: dict[str, float]
+    failed: dict[str, str]
+    variants: int
+    warnings: Warnings = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One shard's per-sample results; ``kind``: measure or verify."""
+
+    kind: UnitKind
+    result: ShardResult
+
+
+@dataclass(frozen=True)
+class NextRound:
+    """Fallback lists (layer ids) that the decision needs measured."""
+
+    fallbacks: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The decision stands."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of the report."""
+
+    name: str
+    media_type: str
+    blob: Blob
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The report's files."""
+
+    artifacts: tuple[Artifact, ...]
+
+
+Outcome = Prepared | Calibrated | Measured | NextRound | Decided | Reported
+
+
+@dataclass(frozen=True)
+class Table:
+    """The layer table and the other scores as far as they are measured; ``shards``: out of how many."""
+
+    layers: tuple[LayerResult, ...]
+    scores: tuple[VariantScore, ...]
+    shards: int

@@ -1,0 +1,76 @@
+"""What ``prepare`` found out and every later phase works by."""
+
+import numpy as np
+import numpy.typing as npt
+
+from service.domain.layers import LAYER_PREFIX, Frozen, Layer, SkippedOperation, TensorSpec, Variant, controls
+from service.domain.settings import SweepMode
+
+
+class Shard(Frozen):
+    """A stretch of the shuffled samples: positions ``start`` to ``stop`` (exclusive)."""
+
+    start: int
+    stop: int
+
+
+class Plan(Frozen):
+    """Layers to measure, samples to measure on, and how they are cut.
+
+    ``excluded``: layer id → why it stays in floating point throughout. ``samples`` is the number drawn out of
+    ``population``; the order is a permutation by ``seed``, the same on every worker.
+    """
+
+    layers: tuple[Layer, ...]
+    excluded: dict[str, str]
+    skipped: tuple[SkippedOperation, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    folded_batch_norms: int
+    population: int
+    samples: int
+    seed: int
+    shards: tuple[Shard, ...]
+    batch_size: int
+    calibration_samples: int
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """Indices of the samples in the order in which shards take them, shape (samples,)."""
+        return np.random.default_rng(self.seed).permutation(self.population)[: self.samples]
+
+    def active(self, failed: dict[str, str]) -> tuple[Layer, ...]:
+        """The layers that can be in int8: neither excluded nor failed."""
+        return tuple(each for each in self.layers if each.id not in self.excluded and each.id not in failed)
+
+
+def layer_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant, ...]:
+    """One variant for each layer: it alone in int8, or it alone in floating point."""
+    every = frozenset(layer.id for layer in layers)
+    one = {layer.id: frozenset({layer.id}) for layer in layers}
+    return tuple(
+        Variant(name=LAYER_PREFIX + layer_id, int8=own if mode is SweepMode.ONE_ON else every - own)
+        for layer_id, own in one.items()
+    )
+
+
+def sweep_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant, ...]:
+    """The controls and one variant for each layer."""
+    return (*controls(layer.id for layer in layers), *layer_variants(layers, mode))
+
+
+MIN_SHARDS = 8
+TARGET_SHARDS = 64
+SMALLEST_SHARD = 128
+BATCH_SIZE = 64
+
+
+def cut_shards(samples: int, size: int | None) -> tuple[Shard, ...]:
+    """Cut the samples into shards of equal size but for the last.
+
+    By default about 64 shards of at least 128 samples (below that the cost of opening sessions dominates), but at
+    least 8 where the samples allow: corpus metrics take their interval from the spread between shards.
+    """
+    if size is None:
+        size = max(SMALLEST_SHARD, -(-samples // TARGET_SHARDS))
+        size = min(size, max(1, -(-samples // MIN_SHARDS)))
+    return tuple(Shard(start=start, stop=min(start + size, samples)) for start in range(0, samples, size))

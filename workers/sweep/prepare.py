@@ -1,0 +1,81 @@
+"""Phase 1: open model and evaluation set, choose layers and samples, cut the shards."""
+
+import os
+import platform
+import socket
+from typing import Any
+
+from service import __version__
+from service.domain.errors import InvalidInput, SweepFailure
+from service.domain.settings import BackendName
+from workers.backends.registry import backend
+from workers.data.binding import BoundEvaluationSet
+from workers.metrics.task_metric import resolve_metric
+from workers.sweep.filters import excluded_layers
+from workers.sweep.job import Job
+from workers.sweep.outcome import Prepared, Warnings
+from workers.sweep.plan import BATCH_SIZE, Plan, cut_shards
+
+
+def run(job: Job) -> Prepared:
+    """The plan of the sweep; raises SweepFailure where settings, model and data do not fit together."""
+    settings = job.settings
+    model = job.open_model()
+    try:
+        dataset = job.open_dataset()
+        calibration = job.open_dataset(calibration=True)
+        outputs = [each.name for each in model.outputs]
+        resolve_metric(settings.metric, has_labels=dataset.targets is not None, output_names=outputs)
+    except InvalidInput as error:
+        raise SweepFailure(error.message, code=error.code) from error
+    samples = _samples(dataset, settings.samples)
+    plan = Plan(
+        layers=tuple(model.layers),
+        excluded=excluded_layers(model.layers, settings.include, settings.exclude),
+        skipped=tuple(model.skipped),
+        inputs=tuple(model.inputs),
+        outputs=tuple(model.outputs),
+        folded_batch_norms=model.folded_batch_norms,
+        population=dataset.samples,
+        samples=samples,
+        seed=settings.seed,
+        shards=cut_shards(samples, settings.shard_size),
+        batch_size=model.batch_size or BATCH_SIZE,
+        calibration_samples=min(settings.calibration.samples, calibration.samples),
+    )
+    return Prepared(plan, _environment(job), _warnings(job, plan))
+
+
+def _samples(dataset: BoundEvaluationSet, wanted: int | None) -> int:
+    if wanted is not None and wanted > dataset.samples:
+        raise SweepFailure(
+            f"samples: {wanted} were asked for, but the evaluation set holds {dataset.samples}", code="invalid-input"
+        )
+    return wanted or dataset.samples
+
+
+def _environment(job: Job) -> dict[str, Any]:
+    capability = backend(BackendName(job.backend)).capability()
+    return {
+        "backend": job.backend,
+        "device": job.context.settings.device,
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "versions": {"quantsieve": __version__, "python": platform.python_version(), **capability.versions},
+    }
+
+
+def _warnings(job: Job, plan: Plan) -> Warnings:
+    found: Warnings = []
+    if job.calibration.id == job.dataset.id:
+        message = (
+            f"activation ranges were calibrated on {plan.calibration_samples} samples of the evaluation set itself; "
+            "the measured drops may be too small. Give calibration.dataset to avoid this."
+        )
+        found.append({"code": "calibrated-on-evaluation-set", "message": message})
+    if plan.skipped:
+        names = ", ".join(each.name for each in plan.skipped[:5])
+        message = f"{len(plan.skipped)} quantizable operations are not layers of this sweep, for example {names}"
+        found.append({"code": "operations-skipped", "message": message})
+    return found

@@ -1,0 +1,119 @@
+"""Runs one leased unit from claim to commit: do the work, then finish it and queue what follows in one transaction."""
+
+import logging
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.broker import DATA_QUEUE
+from service.domain.errors import LeaseLost, RejectedFile, SweepCancelled, SweepFailure
+from service.domain.states import SweepState, UnitKind
+from service.store import units
+from service.store.endings import end_sweep
+from service.store.tables import ArtifactRow, SweepRow, UnitRow
+from service.store.units import Lease
+from workers.context import WorkerContext
+from workers.lease import HeldLease
+from workers.sweep import calibrate, check, measure, prepare, report, select, table
+from workers.sweep.job import Job
+from workers.sweep.outcome import Measured, Outcome, Reported
+from workers.sweep.transitions import advance
+
+log = logging.getLogger(__name__)
+
+PHASES = {
+    UnitKind.PREPARE: prepare.run,
+    UnitKind.CALIBRATE: calibrate.run,
+    UnitKind.MEASURE: measure.run,
+    UnitKind.SELECT: select.run,
+    UnitKind.VERIFY: measure.run,
+    UnitKind.REPORT: report.run,
+}
+
+
+def run_unit(context: WorkerContext, lease: Lease) -> None:
+    """Do a leased unit. A lost lease drops the work; any other error ends the attempt, not the worker."""
+    try:
+        with HeldLease(context, lease) as held:
+            if lease.sweep_id is None:
+                check.run(context, held)
+            else:
+                _run_phase(context, held)
+    except LeaseLost:
+        log.info("unit %s belongs to another worker now", lease.unit_id)
+    except SweepCancelled:
+        _end(context, lease, SweepState.CANCELLED)
+    except (SweepFailure, RejectedFile) as error:
+        _end(context, lease, SweepState.FAILED, code=error.code, problem=error.message)
+    except Exception as error:  # the process boundary: record it, try again up to the cap
+        log.exception("unit %s failed", lease.unit_id)
+        _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
+
+
+def _run_phase(context: WorkerContext, held: HeldLease) -> None:
+    job = Job.load(context, held)
+    if job.cancel_requested:
+        raise SweepCancelled("the sweep was cancelled")
+    outcome = PHASES[held.lease.kind](job)
+    queued = _commit(context, held.lease, job, outcome)
+    if queued:
+        context.hints.publish(job.backend, queued)
+
+
+def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) -> int:
+    result_sha256 = None
+    if isinstance(outcome, Measured):
+        result_sha256 = context.blobs.put(outcome.result.to_bytes()).sha256
+    partial = table.refresh(job, outcome) if isinstance(outcome, Measured) else None
+    with context.database.write() as session:
+        sweep = units.lock_sweep(session, job.sweep_id)
+        if sweep is None or SweepState(sweep.state).terminal:
+            raise LeaseLost("the sweep has ended")
+        units.finish(session, lease, result={}, result_sha256=result_sha256)
+        if partial is not None:
+            table.store(session, sweep, partial)
+        if isinstance(outcome, Reported):
+            _store_artifacts(session, sweep, outcome)
+        return advance(session, sweep, outcome)
+
+
+def _store_artifacts(session: Session, sweep: SweepRow, outcome: Reported) -> None:
+    for each in outcome.artifacts:
+        row = ArtifactRow(sweep_id=sweep.id, name=each.name, media_type=each.media_type)
+        row.sha256, row.size = each.blob.sha256, each.blob.size
+        session.merge(row)
+
+
+def _end(context: WorkerContext, lease: Lease, state: SweepState, **why: Any) -> None:
+    assert lease.sweep_id is not None
+    with context.database.write() as session:
+        sweep = units.lock_sweep(session, lease.sweep_id)
+        if sweep is None or SweepState(sweep.state).terminal:
+            return
+        try:
+            units.fail(session, lease, error=why.get("problem") or state)
+        except LeaseLost:
+            return
+        end_sweep(session, sweep, state, **why)
+
+
+def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:
+    with context.database.write() as session:
+        sweep = units.lock_sweep(session, lease.sweep_id) if lease.sweep_id else None
+        unit = session.get(UnitRow, lease.unit_id)
+        attempts = unit.attempts if unit is not None else 0
+        try:
+            if attempts < context.settings.max_attempts:
+                units.give_back(session, lease, error=error, count_attempt=True)
+                queue = unit.queue if unit is not None else DATA_QUEUE
+            else:
+                units.fail(session, lease, error=error)
+                if sweep is not None and not SweepState(sweep.state).terminal:
+                    problem = f"the phase {lease.kind} failed {attempts} times, last with {error}"
+                    end_sweep(session, sweep, SweepState.FAILED, code="phase-failed", problem=problem)
+                elif lease.sweep_id is None:
+                    check.reject(session, lease, f"checking failed {attempts} times, last with {error}")
+                return
+        except LeaseLost:
+            return
+    context.hints.publish(queue)

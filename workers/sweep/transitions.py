@@ -1,0 +1,110 @@
+"""What follows when a unit is done: the next phase's units, in the transaction that ends the unit.
+
+Fan-in is counted in rows: the worker that finishes the last unit of a phase queues the next phase.
+"""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.domain.states import Phase, SweepState, UnitKind, UnitState, move_sweep
+from service.store.clock import now
+from service.store.endings import end_sweep
+from service.store.tables import SweepRow, UnitRow
+from service.store.units import NewUnit, add_units
+from workers.sweep.outcome import (
+    Calibrated,
+    Decided,
+    Measured,
+    NextRound,
+    Outcome,
+    Prepared,
+    Reported,
+)
+
+
+def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
+    """Write what the unit found into the (locked) sweep and queue what follows; how many units were queued."""
+    match outcome:
+        case Prepared():
+            return _prepared(session, sweep, outcome)
+        case Calibrated():
+            return _calibrated(session, sweep, outcome)
+        case Measured():
+            kind = UnitKind(outcome.kind)
+            if _still_open(session, sweep.id, kind):
+                return 0
+            return _queue(
+                session, sweep, Phase.SELECT, [NewUnit(UnitKind.SELECT, sweep.id, sweep.backend, round=sweep.round)]
+            )
+        case NextRound():
+            return _next_round(session, sweep, outcome)
+        case Decided():
+            sweep.decision = outcome.decision.model_dump(mode="json")
+            return _queue(session, sweep, Phase.REPORT, [NewUnit(UnitKind.REPORT, sweep.id, sweep.backend)])
+        case Reported():
+            end_sweep(session, sweep, SweepState.SUCCEEDED)
+            return 0
+
+
+def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
+    sweep.state = move_sweep(SweepState(sweep.state), SweepState.RUNNING)
+    sweep.started_at = now()
+    sweep.plan = outcome.plan.model_dump(mode="json")
+    sweep.environment = outcome.environment
+    sweep.warnings = [*sweep.warnings, *outcome.warnings]
+    cost = float(outcome.plan.calibration_samples)
+    return _queue(session, sweep, Phase.CALIBRATE, [NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, cost=cost)])
+
+
+def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
+    sweep.amax = {"amax": outcome.amax, "failed": outcome.failed}
+    sweep.warnings = [*sweep.warnings, *outcome.warnings]
+    shards = sweep.plan["shards"]
+    variants = outcome.variants
+    new = [
+        NewUnit(
+            UnitKind.MEASURE,
+            sweep.id,
+            sweep.backend,
+            ordinal=ordinal,
+            payload=dict(shard),
+            cost=float(variants * (shard["stop"] - shard["start"])),
+        )
+        for ordinal, shard in enumerate(shards)
+    ]
+    return _queue(session, sweep, Phase.MEASURE, new)
+
+
+def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:
+    sweep.round += 1
+    lists = [list(fallback) for fallback in outcome.fallbacks]
+    new = [
+        NewUnit(
+            UnitKind.VERIFY,
+            sweep.id,
+            sweep.backend,
+            round=sweep.round,
+            ordinal=ordinal,
+            payload={**shard, "fallbacks": lists},
+            cost=float((len(lists) + 1) * (shard["stop"] - shard["start"])),
+        )
+        for ordinal, shard in enumerate(sweep.plan["shards"])
+    ]
+    return _queue(session, sweep, Phase.VERIFY, new)
+
+
+def _queue(session: Session, sweep: SweepRow, phase: Phase, new: list[NewUnit]) -> int:
+    sweep.phase = phase
+    add_units(session, [_of(sweep, unit) for unit in new])
+    return len(new)
+
+
+def _of(sweep: SweepRow, unit: NewUnit) -> NewUnit:
+    return NewUnit(**{**unit.__dict__, "sweep_id": sweep.id})
+
+
+def _still_open(session: Session, sweep_id: str, kind: UnitKind) -> bool:
+    query = select(func.count()).where(
+        UnitRow.sweep_id == sweep_id, UnitRow.kind == kind, UnitRow.state != UnitState.DONE
+    )
+    return bool(session.scalar(query))
