@@ -1,0 +1,107 @@
+"""How far a sweep is and how long it will still take, computed from its work units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from service.domain.states import Phase, SweepState, UnitKind, UnitState
+from service.store.clock import now
+from service.store.tables import SweepRow, UnitRow
+
+# where each phase begins and ends on the way from 0 to 1: measuring is nearly all of it
+SPAN = {
+    Phase.PREPARE: (0.0, 0.02),
+    Phase.CALIBRATE: (0.02, 0.07),
+    Phase.MEASURE: (0.07, 0.85),
+    Phase.SELECT: (0.85, 0.97),
+    Phase.VERIFY: (0.85, 0.97),
+    Phase.REPORT: (0.97, 1.0),
+}
+# verification is planned only after measuring; until then it is taken for this share of the measuring
+EXPECTED_VERIFY = 0.15
+COSTED = (UnitKind.MEASURE, UnitKind.VERIFY)
+
+
+@dataclass(frozen=True)
+class Round:
+    """The units of one kind and round, summed. ``first_start``: seconds since 1970, None before any started."""
+
+    kind: UnitKind
+    round: int
+    units: int
+    units_done: int
+    cost: float
+    cost_done: float
+    first_start: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``fraction`` 0 to 1; ``estimated`` while later phases are not planned yet; ``eta_seconds`` None until known."""
+
+    fraction: float
+    estimated: bool
+    units_done: int
+    units_total: int
+    eta_seconds: float | None
+
+
+def of_sweep(session: Session, sweep: SweepRow) -> Progress:
+    """The progress of one sweep."""
+    clock = session.scalar(select(now()))
+    assert clock is not None
+    return compute(_rounds(session, sweep.id), SweepState(sweep.state), Phase(sweep.phase), clock)
+
+
+def _rounds(session: Session, sweep_id: str) -> list[Round]:
+    done = UnitRow.state == UnitState.DONE
+    share = case((done, 1.0), (UnitRow.state == UnitState.LEASED, UnitRow.progress), else_=0.0)
+    query = (
+        select(
+            UnitRow.kind,
+            UnitRow.round,
+            func.count(),
+            func.sum(case((done, 1), else_=0)),
+            func.sum(UnitRow.cost),
+            func.sum(UnitRow.cost * share),
+            func.min(UnitRow.started_at),
+        )
+        .where(UnitRow.sweep_id == sweep_id)
+        .group_by(UnitRow.kind, UnitRow.round)
+    )
+    return [Round(UnitKind(row[0]), *row[1:]) for row in session.execute(query).tuples()]
+
+
+def compute(rounds: Sequence[Round], state: SweepState, phase: Phase, clock: float) -> Progress:
+    """The progress at ``clock`` (seconds since 1970, by the clock that stamped the units)."""
+    units, units_done = sum(each.units for each in rounds), sum(each.units_done for each in rounds)
+    if state is SweepState.SUCCEEDED:
+        return Progress(1.0, False, units_done, units, 0.0)
+    begin, end = SPAN[phase]
+    fraction = begin + (end - begin) * _within(rounds, phase)
+    eta = None if state.terminal else _eta(rounds, phase, clock)
+    return Progress(round(fraction, 4), phase is not Phase.REPORT, units_done, units, eta)
+
+
+def _within(rounds: Sequence[Round], phase: Phase) -> float:
+    if phase in (Phase.SELECT, Phase.VERIFY):
+        # nobody knows how many rounds there will be: each goes half of the way that is left, so it never runs back
+        verified = sum(each.cost_done / each.cost for each in rounds if each.kind is UnitKind.VERIFY and each.cost)
+        return float(1 - 0.5**verified)
+    own = [each for each in rounds if each.kind == phase.value]
+    cost = sum(each.cost for each in own)
+    return sum(each.cost_done for each in own) / cost if cost else 0.0
+
+
+def _eta(rounds: Sequence[Round], phase: Phase, clock: float) -> float | None:
+    costed = [each for each in rounds if each.kind in COSTED]
+    starts = [each.first_start for each in costed if each.first_start is not None]
+    done = sum(each.cost_done for each in costed)
+    if not starts or done <= 0 or clock <= min(starts):
+        return None
+    left = sum(each.cost for each in costed) - done
+    if phase is Phase.MEASURE:
+        left += EXPECTED_VERIFY * sum(each.cost for each in costed)
+    return round(left * (clock - min(starts)) / done, 1)

@@ -1,0 +1,126 @@
+"""Uploaded models and evaluation sets: one row for the same bytes (and preprocessing), checked by a worker."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.broker import DATA_QUEUE
+from service.domain.errors import Conflict, NotFound
+from service.domain.settings import BackendName, Preprocessing
+from service.domain.states import ResourceState, UnitKind
+from service.store.blobs import Blob
+from service.store.clock import now
+from service.store.identifiers import Prefix, new_id
+from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
+from service.store.units import NewUnit, add_units
+
+Resource = TypeVar("Resource", ModelRow, DatasetRow)
+
+NOUNS = {ModelRow: "model", DatasetRow: "dataset"}
+QUEUE_OF_FORMAT = {"pt2": BackendName.TORCH, "onnx": BackendName.ONNXRUNTIME}
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """An uploaded file: what it is called, its bytes, its format, and what was seen of it cheaply."""
+
+    name: str
+    blob: Blob
+    format: str
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def add_model(session: Session, file: NewFile) -> tuple[ModelRow, str | None]:
+    """The model of these bytes, and the queue to hint at (None: it was there already)."""
+    existing = select(ModelRow).where(ModelRow.sha256 == file.blob.sha256)
+    row = ModelRow(id=new_id(Prefix.MODEL), **_columns(file))
+    queue = QUEUE_OF_FORMAT[file.format]
+    found = _existing_or_add(session, existing, row)
+    if found is not row:
+        return found, None
+    add_units(session, [NewUnit(UnitKind.CHECK_MODEL, row.id, queue)])
+    return row, queue
+
+
+def add_dataset(session: Session, file: NewFile, preprocessing: Preprocessing) -> tuple[DatasetRow, str | None]:
+    """The evaluation set of these bytes and this preprocessing, and the queue to hint at (None: it was there)."""
+    document = preprocessing.model_dump(mode="json", exclude_none=True)
+    key = json.dumps(document, sort_keys=True)
+    existing = select(DatasetRow).where(DatasetRow.sha256 == file.blob.sha256, DatasetRow.preprocessing_key == key)
+    row = DatasetRow(id=new_id(Prefix.DATASET), preprocessing=document, preprocessing_key=key, **_columns(file))
+    found = _existing_or_add(session, existing, row)
+    if found is not row:
+        return found, None
+    add_units(session, [NewUnit(UnitKind.CHECK_DATASET, row.id, DATA_QUEUE)])
+    return row, DATA_QUEUE
+
+
+def _columns(file: NewFile) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "sha256": file.blob.sha256,
+        "size": file.blob.size,
+        "format": file.format,
+        "info": file.info,
+        "state": ResourceState.CHECKING,
+        "created_at": now(),
+    }
+
+
+def _existing_or_add(session: Session, existing: Any, row: Resource) -> Resource:
+    found: Resource | None = session.scalar(existing)
+    if found is not None:
+        return found
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:  # the same bytes came in twice at the same time, and the other was first
+        winner: Resource = session.scalars(existing).one()
+        return winner
+    session.refresh(row)
+    return row
+
+
+def get(session: Session, table: type[Resource], resource_id: str) -> Resource:
+    """The row; raises NotFound."""
+    row = session.get(table, resource_id)
+    if row is None:
+        raise missing(table, resource_id)
+    return row
+
+
+def share(session: Session, table: type[Resource], resource_id: str) -> Resource:
+    """The row, which nobody can change or delete until this transaction ends; raises NotFound."""
+    row = session.get(table, resource_id, with_for_update={"read": True}, populate_existing=True)
+    if row is None:
+        raise missing(table, resource_id)
+    return row
+
+
+def missing(table: type[Resource], resource_id: str) -> NotFound:
+    """The error that says that there is no such resource."""
+    noun = NOUNS[table]
+    return NotFound(f"there is no {noun} {resource_id!r}", code=f"{noun}-not-found")
+
+
+def remove(session: Session, table: type[Resource], resource_id: str) -> None:
+    """Delete the row and its check; raises NotFound, or Conflict while a sweep uses it."""
+    row = session.get(table, resource_id, with_for_update=True, populate_existing=True)
+    if row is None:
+        raise missing(table, resource_id)
+    uses = SweepRow.model_id == row.id
+    if table is DatasetRow:
+        uses = or_(SweepRow.dataset_id == row.id, SweepRow.calibration_id == row.id)
+    count = session.scalar(select(func.count()).select_from(SweepRow).where(uses)) or 0
+    if count:
+        noun = NOUNS[table]
+        raise Conflict(
+            f"{count} sweep{'s' if count > 1 else ''} used {noun} {row.id}; delete them first", code=f"{noun}-in-use"
+        )
+    session.execute(delete(UnitRow).where(UnitRow.subject_id == row.id))
+    session.delete(row)
+    session.flush()

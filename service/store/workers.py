@@ -1,0 +1,42 @@
+"""Workers, as their heartbeats show them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.store.clock import now
+from service.store.tables import WorkerRow
+
+LIVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a worker says of itself; ``capabilities`` by backend: ``available``, ``devices``, ``versions``, ``reason``."""
+
+    worker_id: str
+    host: str
+    pid: int
+    queues: list[str]
+    capabilities: dict[str, Any]
+    versions: dict[str, str]
+
+
+def beat(session: Session, heartbeat: Heartbeat) -> None:
+    """Note that a worker lives now, and what it can run."""
+    row = session.get(WorkerRow, heartbeat.worker_id)
+    if row is None:
+        row = WorkerRow(id=heartbeat.worker_id, started_at=now())
+        session.add(row)
+    row.host, row.pid, row.queues = heartbeat.host, heartbeat.pid, list(heartbeat.queues)
+    row.capabilities, row.versions = dict(heartbeat.capabilities), dict(heartbeat.versions)
+    row.seen_at = now()
+    session.flush()
+
+
+def live(session: Session) -> list[WorkerRow]:
+    """The workers seen within the last 30 seconds, by host and process."""
+    query = select(WorkerRow).where(WorkerRow.seen_at > now() - LIVE_SECONDS)
+    return list(session.scalars(query.order_by(WorkerRow.host, WorkerRow.pid, WorkerRow.id)))
