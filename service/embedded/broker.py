@@ -87,15 +87,16 @@ def embedded_broker(
             if option.binary is None:
                 continue
             try:
-                yield stack.enter_context(_server(option, option.binary, data_dir / "broker", log_dir))
-            except BrokerDidNotStart as error:
+                broker = stack.enter_context(_server(option, option.binary, data_dir / "broker", log_dir))
+                break
+            except BrokerStartError as error:
                 log.warning("%s", error)
-                continue
-            return
-        yield EmbeddedBroker(BrokerKind.FILESYSTEM, FILESYSTEM_URL)
+        else:
+            broker = EmbeddedBroker(BrokerKind.FILESYSTEM, FILESYSTEM_URL)
+        yield broker
 
 
-class BrokerDidNotStart(RuntimeError):
+class BrokerStartError(RuntimeError):
     """A server's binary is there, but it does not answer."""
 
 
@@ -152,7 +153,7 @@ def _wait_until_ready(path: Path, process: ChildProcess) -> None:
         if _answers(path):
             return
         time.sleep(0.05)
-    raise BrokerDidNotStart(
+    raise BrokerStartError(
         f"{process.command.name} did not start, so another broker is used; its output is in {process.logfile}"
     )
 
