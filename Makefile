@@ -1,0 +1,37 @@
+# Everything runs in .venv, which `make` creates from constraints.txt at first use.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+
+.PHONY: demo test lint types serve clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
+	$(BIN)/python examples/demo.py
+
+test: .venv/ready  ## all tests
+	$(BIN)/python -m pytest -n 2 --durations=10
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/ready
+	$(BIN)/mypy
+
+serve: .venv/ready  ## the API, one worker and the broker, until Ctrl-C
+	$(BIN)/quantsieve serve
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out
+
+# torch comes first: asked for by its exact version, pip takes the CPU build where the machine's index offers one.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+.PHONY: .venv
+.venv: .venv/ready
