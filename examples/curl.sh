@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The whole way by hand, against a running `make serve`. Needs curl and python3 (to read one field of a JSON answer).
+set -euo pipefail
+API="${API:-http://127.0.0.1:8080}"
+field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+
+MODEL=$(curl -fsS --data-binary @examples/digits/digits.onnx -X POST "$API/v1/models?name=digits" | field id)
+EVAL=$(curl -fsS --data-binary @examples/digits/eval.npz -X POST "$API/v1/datasets?name=digits-eval" | field id)
+CALIB=$(curl -fsS --data-binary @examples/digits/calib.npz -X POST "$API/v1/datasets?name=digits-calib" | field id)
+
+SWEEP=$(curl -fsS -X POST "$API/v1/sweeps" -H 'Content-Type: application/json' --data @- <<JSON | field id
+{
+  "model": "$MODEL",
+  "dataset": "$EVAL",
+  "backend": "onnxruntime",
+  "metric": {"name": "top1"},
+  "budget": {"max_drop": 0.01},
+  "calibration": {"method": "max", "dataset": "$CALIB"}
+}
+JSON
+)
+
+until curl -fsS "$API/v1/sweeps/$SWEEP" | field state | grep -E 'succeeded|failed|cancelled'; do sleep 1; done
+
+curl -fsS "$API/v1/sweeps/$SWEEP/layers"                               # the table as JSON
+curl -fsS "$API/v1/sweeps/$SWEEP/layers" -H 'Accept: text/csv'         # the same as CSV
+curl -fsS "$API/v1/sweeps/$SWEEP/fallback-layers"                      # the layers to keep in floating point
+curl -fsS "$API/v1/sweeps/$SWEEP/report.html" -o report.html           # one self-contained page
