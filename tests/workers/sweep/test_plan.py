@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def test_shards_hold_every_sample_once(samples: int, size: int | None) -> None:
     shards = cut_shards(samples, size)
     assert shards[0].start == 0
     assert shards[-1].stop == samples
-    assert all(a.stop == b.start for a, b in zip(shards, shards[1:], strict=False))
+    assert all(a.stop == b.start for a, b in itertools.pairwise(shards))
     assert all(each.stop > each.start for each in shards)
 
 

@@ -1,0 +1,123 @@
+"""Activation ranges from what flows by in fp32: the maximum, or a percentile of |x|.
+
+``percentile`` follows pytorch-quantization 2.1 (HistogramCalibrator, ``compute_amax("percentile")``): 2,048 bins over
+the first tensor's range, extended by bins of the same width as larger values come. Counts are int64 here, and where
+a later tensor would need more than 2^20 bins the bins are merged in pairs instead.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from service.domain.settings import CalibrationSettings
+
+Array = npt.NDArray[np.generic]
+
+BINS = 2048
+MOST_BINS = 2**20
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """No range can be given, and why."""
+
+    reason: str
+
+
+class Observer(Protocol):
+    """Sees tensors, then tells the range."""
+
+    def update(self, tensor: Array) -> None:
+        """Take in one more tensor."""
+
+    def amax(self) -> float | Unusable:
+        """The calibrated maximum of |x|; 0.0 for a tensor that is zero throughout."""
+
+
+def make_observer(settings: CalibrationSettings) -> Observer:
+    """The observer of a calibration method."""
+    return MaxObserver() if settings.method == "max" else PercentileObserver(settings.percentile)
+
+
+class MaxObserver:
+    """The largest |x|."""
+
+    def __init__(self) -> None:
+        self._amax = 0.0
+        self._seen = False
+        self._finite = True
+
+    def update(self, tensor: Array) -> None:
+        """Take in one more tensor."""
+        if tensor.size == 0:
+            return
+        self._seen = True
+        largest = float(np.abs(tensor).max())  # NaN wins over any number
+        self._finite &= bool(np.isfinite(largest))
+        self._amax = max(self._amax, largest)
+
+    def amax(self) -> float | Unusable:
+        """The largest |x|."""
+        return self._amax if self._seen and self._finite else _unusable(seen=self._seen)
+
+
+class PercentileObserver:
+    """The value below which ``percentile`` per cent of |x| lie, to a bin's width."""
+
+    def __init__(self, percentile: float) -> None:
+        self._percentile = percentile
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._width = 0.0
+        self._zeros = 0  # values seen before the first non-zero one fixed the width
+        self._seen = False
+        self._finite = True
+
+    def update(self, tensor: Array) -> None:
+        """Take in one more tensor."""
+        if tensor.size == 0:
+            return
+        self._seen = True
+        values = np.abs(np.asarray(tensor)).ravel()
+        largest = float(values.max())
+        if not np.isfinite(largest):
+            self._finite = False
+        if not self._finite:
+            return
+        if self._width == 0.0:
+            if largest == 0.0:
+                self._zeros += values.size
+                return
+            self._width = largest / BINS
+            self._counts = np.zeros(BINS, dtype=np.int64)
+            self._counts[0] = self._zeros
+        self._make_room(largest)
+        top = self._width * len(self._counts)
+        counts, _ = np.histogram(values, bins=len(self._counts), range=(0.0, top))
+        self._counts += counts
+
+    def _make_room(self, largest: float) -> None:
+        while largest > self._width * MOST_BINS:
+            pairs = np.append(self._counts, 0) if len(self._counts) % 2 else self._counts
+            self._counts = pairs.reshape(-1, 2).sum(axis=1)
+            self._width *= 2
+        need = int(np.ceil(largest / self._width))
+        if need > len(self._counts):
+            self._counts = np.append(self._counts, np.zeros(need - len(self._counts), dtype=np.int64))
+
+    def amax(self) -> float | Unusable:
+        """The percentile."""
+        if not self._seen or not self._finite:
+            return _unusable(seen=self._seen)
+        if self._width == 0.0:
+            return 0.0
+        cumulative = np.cumsum(self._counts) / self._counts.sum()
+        index = int(np.searchsorted(cumulative, self._percentile / 100))
+        return float(self._width * min(index, len(self._counts)))
+
+
+def _unusable(*, seen: bool) -> Unusable:
+    if not seen:
+        return Unusable("its input was empty during calibration")
+    return Unusable("its input held NaN or infinite values during calibration")

@@ -1,0 +1,77 @@
+"""The per-sample results of one shard, as stored: arrays in a zip, never a pickle; equal results are equal bytes."""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float64]
+
+HEADER = "header.json"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time in the zip, so that equal results have one hash
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Variants × samples. ``measures``: name → (V, N); ``states``: corpus metric state → (V, ...) or, for states that
+    grow with the samples, (V, n, ...). ``failures``: variant → why it did not run (its rows hold NaN).
+    """
+
+    variants: tuple[str, ...]
+    measures: dict[str, Floats]
+    states: dict[str, Array] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """How many samples the shard holds."""
+        return next(iter(self.measures.values())).shape[1]
+
+    def to_bytes(self) -> bytes:
+        """As a zip of .npy members and a JSON header."""
+        header = {"version": 1, "variants": self.variants, "failures": self.failures}
+        members = {HEADER: json.dumps(header, sort_keys=True).encode()}
+        for kind, arrays in (("measures", self.measures), ("states", self.states)):
+            for name in sorted(arrays):
+                members[f"{kind}/{name}.npy"] = _npy(arrays[name])
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED, 1)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "ShardResult":
+        """What ``to_bytes`` wrote."""
+        found: dict[str, dict[str, Array]] = {"measures": {}, "states": {}}
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            header = json.loads(archive.read(HEADER))
+            for name in archive.namelist():
+                if name != HEADER:
+                    kind, _, rest = name.partition("/")
+                    found[kind][rest.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+        measures = {name: array.astype(np.float64) for name, array in found["measures"].items()}
+        return cls(tuple(header["variants"]), measures, found["states"], header["failures"])
+
+
+def _npy(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def concatenate(results: Sequence[ShardResult]) -> ShardResult:
+    """The per-sample measures of shards that hold the same variants, one after another (corpus states stay apart)."""
+    first = results[0]
+    if any(each.variants != first.variants for each in results):
+        raise ValueError("the shards hold different variants")
+    measures = {name: np.concatenate([each.measures[name] for each in results], axis=1) for name in first.measures}
+    failures: dict[str, str] = {}
+    for each in results:
+        failures = {**each.failures, **failures}
+    return ShardResult(first.variants, measures, {}, failures)
