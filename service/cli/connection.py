@@ -1,0 +1,66 @@
+"""Which server a command talks to: a configured one, one that runs on this machine, or one started for the command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from service.client import Client
+from service.domain.errors import Unavailable
+from service.embedded.lock import running_server
+from service.embedded.server import EmbeddedServer, url_of
+from service.settings import Settings
+
+URL_VARIABLE = "QUANTSIEVE_URL"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client of a server; ``server`` where this process runs it."""
+
+    client: Client
+    url: str
+    server: EmbeddedServer | None = None
+
+    def check_worker(self) -> None:
+        """Raise Unavailable where our own worker will never do the work."""
+        problem = self.server.worker_problem() if self.server is not None else None
+        if problem is not None:
+            raise Unavailable(problem, code="worker-does-not-start")
+
+
+def running_url(settings: Settings) -> str | None:
+    """The URL of a server that is configured, or that holds the data folder; None where there is neither."""
+    configured = os.environ.get(URL_VARIABLE)
+    if configured:
+        return configured.rstrip("/")
+    running = running_server(settings.data_dir.expanduser())
+    return running.url if running is not None else None
+
+
+@contextmanager
+def existing_server(url: str | None, settings: Settings) -> Iterator[Connection]:
+    """A server that runs already; ``url`` overrides what is configured."""
+    found = url or running_url(settings) or url_of(settings.host, settings.port)
+    with Client(found) as client:
+        yield Connection(client, found)
+
+
+@contextmanager
+def any_server(url: str | None, settings: Settings) -> Iterator[Connection]:
+    """A server that runs already, else one that lives as long as the block."""
+    found = url or running_url(settings)
+    if found is not None:
+        with Client(found) as client:
+            yield Connection(client, found)
+        return
+    with own_server(settings) as connection:
+        yield connection
+
+
+@contextmanager
+def own_server(settings: Settings) -> Iterator[Connection]:
+    """A server on a free loopback port, stopped at the end of the block."""
+    private = settings.model_copy(update={"host": "127.0.0.1", "port": 0})
+    with EmbeddedServer(private) as server, Client(server.url) as client:
+        yield Connection(client, server.url, server)

@@ -1,0 +1,107 @@
+"""``quantsieve doctor``: what this machine can run, and why not the rest."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import __version__
+from service.cli.problems import read_settings
+from service.embedded.broker import broker_options
+from service.embedded.lock import running_server
+from service.embedded.server import worker_environment
+from service.settings import Settings
+from service.store.database import Database
+
+PROBE_SECONDS = 300
+LOW_DISK_BYTES = 5 * 2**30
+
+
+def doctor() -> None:
+    """Say what this machine can run, and why not the rest."""
+    settings = read_settings()
+    table = Table(title=f"quantsieve {__version__} · Python {platform.python_version()} · {platform.platform()}")
+    for heading in ("part", "", "what was found"):
+        table.add_column(heading)
+    for part, good, found in [*_backends(settings), *_brokers(settings), _database(settings), *_disk(settings)]:
+        table.add_row(part, Text("yes", "green") if good else Text("no", "yellow"), Text(found))
+    Console().print(table)
+
+
+Finding = tuple[str, bool, str]
+
+
+def _backends(settings: Settings) -> list[Finding]:
+    try:
+        capabilities = _capabilities(settings)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return [("backends", False, f"the worker cannot be asked: {error}")]
+    return [(f"backend {each['backend']}", bool(each["available"]), _describe(each)) for each in capabilities]
+
+
+def _capabilities(settings: Settings) -> list[dict[str, Any]]:
+    """From a process of its own, so that this one loads no runtime."""
+    command = [sys.executable, "-P", "-m", "workers.main", "--capabilities"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False, env=worker_environment(settings)
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
+        raise ValueError(last[0])
+    parsed: list[dict[str, Any]] = json.loads(done.stdout)
+    return parsed
+
+
+def _describe(capability: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in capability["versions"].items())
+    if not capability["available"]:
+        return " · ".join(filter(None, [capability["reason"] or "not available", versions]))
+    return f"on {', '.join(capability['devices'])} · {versions}"
+
+
+def _brokers(settings: Settings) -> list[Finding]:
+    if settings.broker_url is not None:
+        return [("broker", True, "as configured in QUANTSIEVE_BROKER_URL; none is embedded")]
+    return [
+        (f"broker {each.kind}", each.available, each.reason or str(each.binary or "a folder of messages"))
+        for each in broker_options()
+    ]
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.data_dir / "quantsieve.db"
+    if settings.database_url is None and not path.exists():
+        return ("database", True, f"SQLite in {path}, made at the first start")
+    try:
+        database = Database(settings.resolved_database_url)
+        database.ping()
+        shown = database.url.render_as_string(hide_password=True)
+        database.close()
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        return ("database", False, str(error).splitlines()[0])
+    return ("database", True, shown)
+
+
+def _disk(settings: Settings) -> list[Finding]:
+    folder = settings.data_dir.expanduser().absolute()
+    existing = next(each for each in (folder, *folder.parents) if each.is_dir())
+    free = shutil.disk_usage(existing).free
+    writable = os.access(existing, os.W_OK)
+    state = f"{free / 2**30:.0f} GiB free in {folder}" + ("" if writable else ", not writable")
+    return [("disk", writable and free > LOW_DISK_BYTES, state), _server(folder)]
+
+
+def _server(folder: Path) -> Finding:
+    running = running_server(folder)
+    if running is None:
+        return ("server", False, "none runs on this data folder")
+    return ("server", True, f"{running.url or 'starting'} (process id {running.pid})")

@@ -1,0 +1,54 @@
+"""The command ``quantsieve`` and its commands."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from service import __version__
+from service.cli import sweep
+from service.cli.doctor import doctor
+from service.cli.problems import Commands, read_settings
+from service.cli.run import run
+from service.cli.serve import api, serve
+from service.embedded.server import worker_environment
+
+app = typer.Typer(
+    name="quantsieve",
+    cls=Commands,
+    help="Finds the layers of a network that cannot stand INT8, and proves which few to keep in higher precision.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(api)
+app.command()(run)
+app.add_typer(sweep.app, name="sweep")
+app.command()(doctor)
+
+
+@app.command()
+def worker(
+    *, queues: Annotated[str | None, typer.Option(help="Serve only these queues, comma separated.")] = None
+) -> None:
+    """Run a worker of the installation that QUANTSIEVE_DATABASE_URL and QUANTSIEVE_BROKER_URL name."""
+    command = [sys.executable, "-P", "-m", "workers.main", *(["--queues", queues] if queues else [])]
+    # replaced, not started: signals and the exit status are the worker's own
+    os.execve(sys.executable, command, worker_environment(read_settings()))
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version, and end.", is_eager=True)] = False
+) -> None:
+    """Handle the options of the command itself."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
