@@ -1,4 +1,4 @@
-"""Print what int8 does to each layer of digits.onnx, without quantsieve: an independent check of the figures in README.md.
+"""Print what int8 does to each layer of digits.onnx, without quantsieve: an independent check of README.md's figures.
 
 Q/DQ pairs are written by hand on exactly the inputs of the layers in int8. Run from anywhere; takes a few seconds.
 """
