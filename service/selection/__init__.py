@@ -1,0 +1,1 @@
+"""From the layer table to the fallback list: pure functions over values."""

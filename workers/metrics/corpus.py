@@ -61,7 +61,11 @@ class CorpusState:
 
         found = {}
         for name, value in self._metric.metric_state.items():
-            tensor = torch.cat([torch.atleast_1d(each) for each in value]) if isinstance(value, list) else value
+            tensor = (
+                torch.cat([each.reshape(-1) if each.ndim == 0 else each for each in value])
+                if isinstance(value, list)
+                else value
+            )
             found[name] = tensor.detach().cpu().numpy()
         return found
 

@@ -74,8 +74,9 @@ def against_labels(variant: Scored, labels: Array) -> dict[str, Floats]:
     if q is None or labels.shape != (q.shape[0], *q.shape[2:]) or not np.issubdtype(labels.dtype, np.integer):
         return {}
     classes = q.shape[1]
-    known = (labels >= 0) & (labels < classes)
-    index = np.where(known, labels, 0)[:, None]  # (N, 1, ...)
+    integers = labels.astype(np.int64)
+    known = (integers >= 0) & (integers < classes)
+    index = np.where(known, integers, 0)[:, None]  # (N, 1, ...)
     own = np.take_along_axis(q, index, axis=1)[:, 0]
     # rank of the label's score; on a tie the lower class wins, as arg-max has it
     lower = np.arange(classes).reshape(1, -1, *[1] * (q.ndim - 2)) < index
@@ -97,8 +98,12 @@ def _cosine(ref: Floats, out: Floats) -> Floats:
     norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(out, axis=1)
     same = (ref == out).all(axis=1)
     # two zero vectors point the same way; a zero and a non-zero one have nothing in common
-    return np.where(norms > 0, (ref * out).sum(axis=1) / np.where(norms > 0, norms, 1.0), same.astype(np.float64))
+    cosine: Floats = np.where(
+        norms > 0, (ref * out).sum(axis=1) / np.where(norms > 0, norms, 1.0), same.astype(np.float64)
+    )
+    return cosine
 
 
 def _over_positions(values: Floats) -> Floats:
-    return values.reshape(len(values), -1).mean(axis=1)
+    means: Floats = values.reshape(len(values), -1).mean(axis=1)
+    return means

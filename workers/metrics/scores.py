@@ -65,7 +65,8 @@ class Scoreboard:
         return score.model_copy(update={"drop": self._drop(ALL_INT8, variant)})
 
     def _of(self, variant: str, measure: str) -> Floats:
-        return self._all.measures[measure][self._row[variant]]
+        row: Floats = self._all.measures[measure][self._row[variant]]
+        return row
 
     def _value(self, variant: str) -> Interval:
         if self._metric.name == "sqnr":

@@ -18,8 +18,10 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time in the zip, so that equal results 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Variants × samples. ``measures``: name → (V, N); ``states``: corpus metric state → (V, ...) or, for states that
-    grow with the samples, (V, n, ...). ``failures``: variant → why it did not run (its rows hold NaN).
+    """Variants × samples.
+
+    ``measures``: name → (V, N); ``states``: corpus metric state → (V, ...) or, for states that grow with the samples,
+    (V, n, ...). ``failures``: variant → why it did not run (its rows hold NaN).
     """
 
     variants: tuple[str, ...]
@@ -30,7 +32,7 @@ class ShardResult:
     @property
     def samples(self) -> int:
         """How many samples the shard holds."""
-        return next(iter(self.measures.values())).shape[1]
+        return len(next(iter(self.measures.values()))[0])
 
     def to_bytes(self) -> bytes:
         """As a zip of .npy members and a JSON header."""

@@ -60,7 +60,7 @@ def resolve_metric(settings: MetricSettings, *, has_labels: bool, output_names: 
     if metric.needs_labels and not has_labels:
         without = ", ".join(name for name, each in OWN.items() if not each[3])
         raise InvalidInput(
-            f"metric.name: {settings.name} needs labels and the evaluation set has none; without labels there are {without}",
+            f"metric.name: {settings.name} needs labels and the evaluation set has none; without them: {without}",
             field="metric.name",
         )
     return metric

@@ -1,0 +1,105 @@
+"""One step of the decision: which fallback lists to measure next, or the decision itself."""
+
+from collections.abc import Mapping, Sequence
+
+from service.domain.layers import Frozen
+from service.domain.results import Decision, Interval, VariantScore, VerifiedVariant
+from service.domain.settings import SelectionSettings
+from service.selection.budget import Limit
+from service.selection.greedy import search
+from service.selection.ranking import Ranked
+
+Fallback = tuple[str, ...]
+
+
+class Question(Frozen):
+    """All that the decision depends on. ``ranking``: active layers, most sensitive first; ``names``: layer id → name.
+
+    ``sensitivities``: layer id → measured sensitivity; ``limit`` None: the caller gave no budget.
+    """
+
+    selection: SelectionSettings
+    limit: Limit | None
+    ranking: tuple[Ranked, ...]
+    sensitivities: dict[str, Interval]
+    names: dict[str, str]
+
+
+def next_step(question: Question, measured: Mapping[Fallback, VariantScore]) -> tuple[Fallback, ...] | Decision:
+    """Fallback lists to be measured, or the decision. ``measured`` holds the drop of each list against fp32."""
+    if question.selection.algorithm == "threshold":
+        return _single(question, _above_threshold(question), measured)
+    if question.limit is None:
+        return _single(question, _significant(question), measured)
+    return _greedy(question, question.limit, measured)
+
+
+def _above_threshold(question: Question) -> Fallback:
+    threshold = question.selection.threshold or 0.0
+    values = {layer: found.value for layer, found in question.sensitivities.items()}
+    return tuple(
+        each.layer_id for each in question.ranking if (values[each.layer_id] or 0.0) > threshold and each.significant
+    )
+
+
+def _significant(question: Question) -> Fallback:
+    return tuple(each.layer_id for each in question.ranking if each.significant)
+
+
+def _single(
+    question: Question, fallback: Fallback, measured: Mapping[Fallback, VariantScore]
+) -> tuple[Fallback, ...] | Decision:
+    if fallback not in measured:
+        return (fallback,)
+    if question.selection.algorithm == "threshold":
+        why = f"{_count(fallback)} more sensitive than {question.selection.threshold}, beyond noise, fall back"
+    else:
+        why = f"no budget was given; {_count(fallback)} whose sensitivity is beyond noise fall back"
+    return _decision(question, fallback, measured, why)
+
+
+def _greedy(
+    question: Question, limit: Limit, measured: Mapping[Fallback, VariantScore]
+) -> tuple[Fallback, ...] | Decision:
+    order = [each.layer_id for each in question.ranking]
+    passes = {len(fallback): limit.holds(score.drop) for fallback, score in measured.items()}
+    step = search(passes, len(order))
+    if step.measure:
+        return tuple(tuple(order[:length]) for length in step.measure)
+    if step.found is None:
+        why = f"no fallback list keeps the drop within {limit.max_drop:g}, not even all layers in floating point"
+        return _decision(question, tuple(order), measured, why)
+    tried = len(measured)
+    why = (
+        f"the shortest list along the ranking, of {tried} measured, whose drop is within {limit.max_drop:g}: "
+        f"{_count(order[: step.found])} in floating point"
+    )
+    return _decision(question, tuple(order[: step.found]), measured, why)
+
+
+def _decision(
+    question: Question, fallback: Fallback, measured: Mapping[Fallback, VariantScore], explanation: str
+) -> Decision:
+    limit = question.limit
+    chosen = measured.get(fallback)
+    holds = limit.holds(chosen.drop) if limit is not None and chosen is not None else None
+    verified = tuple(
+        VerifiedVariant(fallback=each, score=score, within_budget=limit.holds(score.drop) if limit else None)
+        for each, score in sorted(measured.items(), key=lambda item: (len(item[0]), item[0]))
+    )
+    return Decision(
+        status="no_budget" if limit is None else "met" if holds else "not_met",
+        algorithm=question.selection.algorithm,
+        fallback=fallback,
+        fallback_names=tuple(question.names[each] for each in fallback),
+        max_drop=limit.max_drop if limit else None,
+        certain=limit.surely_holds(chosen.drop) if limit and chosen else None,
+        same_samples=True,
+        chosen=next((each for each in verified if each.fallback == fallback), None),
+        measured=verified,
+        explanation=explanation,
+    )
+
+
+def _count(layers: Sequence[str]) -> str:
+    return "1 layer" if len(layers) == 1 else f"{len(layers)} layers"

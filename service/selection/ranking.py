@@ -1,0 +1,50 @@
+"""The order of the layers: by what is surely measured first, then by a continuous measure that tells ties apart."""
+
+import math
+from collections.abc import Mapping
+
+from service.domain.layers import Frozen
+from service.domain.results import Interval, VariantScore
+
+SIGNIFICANCE = 0.05
+# the first of these that a table holds ranks what the metric cannot tell apart
+CONTINUOUS = ("kl", "mse")
+
+
+class Ranked(Frozen):
+    """A layer's place. ``significant``: its sensitivity is surely above zero, not noise."""
+
+    layer_id: str
+    significant: bool
+
+
+def is_significant(drop: Interval) -> bool:
+    """Whether a drop is above zero beyond noise: by its lower bound and, where there is one, its p-value."""
+    if drop.value is None or drop.value <= 0 or drop.low is None:
+        return False
+    return drop.low > 0 and (drop.p_value is None or drop.p_value < SIGNIFICANCE)
+
+
+def rank_layers(scores: Mapping[str, VariantScore]) -> tuple[Ranked, ...]:
+    """Most sensitive first, from layer id → score (whose drop is the sensitivity).
+
+    Significant layers come first, by drop. The rest, whose drops are noise, follow by KL (else output MSE). Equal
+    ones keep the order of the table; a layer without a number comes last.
+    """
+    significant = {layer: is_significant(score.drop) for layer, score in scores.items()}
+
+    def key(layer: str) -> tuple[float, float]:
+        score = scores[layer]
+        first = -(score.drop.value or 0.0) if significant[layer] else math.inf
+        return first, -continuous(score)
+
+    return tuple(Ranked(layer_id=layer, significant=significant[layer]) for layer in sorted(scores, key=key))
+
+
+def continuous(score: VariantScore) -> float:
+    """The measure that tells ties apart; minus infinity where there is none."""
+    for name in CONTINUOUS:
+        found = score.measures.get(name)
+        if found is not None and found.value is not None:
+            return found.value
+    return score.drop.value if score.drop.value is not None else -math.inf
