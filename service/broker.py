@@ -71,3 +71,13 @@ class Hints:
             log.warning("the broker took no hint for queue %s: %s", queue, error)
             return False
         return True
+
+    def answers(self) -> bool:
+        """Whether the broker takes a connection now."""
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
+        except Exception as error:  # as above: any transport's own errors
+            log.warning("the broker does not answer: %s", error)
+            return False
+        return True

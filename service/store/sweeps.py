@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.domain.errors import Conflict, InvalidInput, NotFound
+from service.domain.layers import Layer
 from service.domain.results import LayerResult, VariantScore
 from service.domain.settings import BackendName, SweepSettings
 from service.domain.states import Phase, ResourceState, SweepState, UnitKind, UnitState
@@ -140,10 +141,18 @@ def remove(session: Session, sweep_id: str) -> None:
     session.execute(delete(SweepRow).where(SweepRow.id == row.id))
 
 
-def layers(session: Session, sweep_id: str) -> list[LayerResult]:
-    """The layer table, as far as it is measured, in the model's order."""
-    query = select(LayerRow.document).where(LayerRow.sweep_id == sweep_id).order_by(LayerRow.position)
-    return [LayerResult.model_validate(document) for document in session.scalars(query)]
+def layers(session: Session, sweep: SweepRow) -> list[LayerResult]:
+    """The layer table as far as it is measured, in the model's order; empty before planning is done."""
+    query = select(LayerRow.document).where(LayerRow.sweep_id == sweep.id).order_by(LayerRow.position)
+    stored = [LayerResult.model_validate(document) for document in session.scalars(query)]
+    if stored or not sweep.plan:
+        return stored
+    excluded: dict[str, str] = sweep.plan["excluded"]
+    planned = [Layer.model_validate(document) for document in sweep.plan["layers"]]
+    return [
+        LayerResult(layer=each, state="excluded" if each.id in excluded else "pending", reason=excluded.get(each.id))
+        for each in planned
+    ]
 
 
 def scores(session: Session, sweep_id: str) -> list[VariantScore]:

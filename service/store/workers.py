@@ -14,7 +14,7 @@ LIVE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker says of itself; ``capabilities`` by backend: ``available``, ``devices``, ``versions``, ``reason``."""
+    """What a worker says of itself; ``capabilities``: backend → available, devices, versions, reason."""
 
     worker_id: str
     host: str

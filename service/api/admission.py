@@ -1,0 +1,110 @@
+"""Whether a sweep can be run at all: the rules that its settings must meet beyond their own shape."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.domain.errors import InvalidInput, NotFound, Unavailable
+from service.domain.settings import BackendName, SweepSettings
+from service.domain.states import ResourceState
+from service.store import sweeps
+from service.store.sweeps import Subjects
+from service.store.tables import DatasetRow, ModelRow, WorkerRow
+
+BACKENDS_OF_FORMAT = {
+    "onnx": (BackendName.ONNXRUNTIME, BackendName.TENSORRT),
+    "pt2": (BackendName.TORCH,),
+}
+NEEDS_LABELS = frozenset({"top1", "top5"})
+WITHOUT_LABELS = "mse, sqnr, cosine, kl and agreement need none"
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The sweep can be run: on this backend, and with these warnings."""
+
+    subjects: Subjects
+    backend: BackendName
+    warnings: tuple[dict[str, str], ...]
+
+
+def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) -> Admission:
+    """Check everything that is known now; raises InvalidInput, or Unavailable where no worker can do it."""
+    _check_text(settings)
+    subjects = _subjects(session, settings)
+    backend = _backend(settings, subjects.model)
+    _check_metric(settings, subjects.dataset)
+    _check_samples(settings, subjects)
+    warnings = _check_workers(backend, live)
+    return Admission(subjects, backend, warnings)
+
+
+def _check_text(settings: SweepSettings) -> None:
+    try:
+        text = json.dumps(settings.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except ValueError:
+        text = "\0"
+    if "\0" in text or "\\u0000" in text:
+        raise InvalidInput("a value is not a finite number or not printable text", field="metric.args")
+
+
+def _subjects(session: Session, settings: SweepSettings) -> Subjects:
+    try:
+        subjects = sweeps.subjects_of(session, settings)
+    except NotFound as error:
+        field = "model" if error.code == "model-not-found" else "dataset"
+        raise InvalidInput(error.message, field=field, code=error.code) from None
+    named: tuple[tuple[str, ModelRow | DatasetRow], ...] = (
+        ("model", subjects.model),
+        ("dataset", subjects.dataset),
+        ("calibration.dataset", subjects.calibration),
+    )
+    for field, row in named:
+        if row.state == ResourceState.REJECTED:
+            code = "model-rejected" if field == "model" else "dataset-rejected"
+            raise InvalidInput(f"{field}: {row.id} was rejected: {row.problem}", field=field, code=code)
+    return subjects
+
+
+def _backend(settings: SweepSettings, model: ModelRow) -> BackendName:
+    possible = BACKENDS_OF_FORMAT[model.format]
+    if settings.backend is None:
+        return possible[0]
+    if settings.backend not in possible:
+        others = " or ".join(possible)
+        message = f"backend: {settings.backend} cannot run a model in the format {model.format}; {others} can"
+        raise InvalidInput(message, field="backend", code="backend-format-mismatch")
+    return settings.backend
+
+
+def _check_metric(settings: SweepSettings, dataset: DatasetRow) -> None:
+    name = settings.metric.name
+    if name in NEEDS_LABELS and dataset.info.get("has_labels") is False:
+        message = f"metric.name: {name} needs labels, and {dataset.id} holds none; {WITHOUT_LABELS}"
+        raise InvalidInput(message, field="metric.name", code="labels-missing")
+    if name == "sqnr" and settings.budget is not None:
+        message = "budget: a drop of sqnr is without bound, since fp32 has none; set a budget on another metric"
+        raise InvalidInput(message, field="budget", code="budget-needs-finite-metric")
+
+
+def _check_samples(settings: SweepSettings, subjects: Subjects) -> None:
+    held = subjects.dataset.info.get("samples")
+    if settings.samples is not None and isinstance(held, int) and settings.samples > held:
+        message = f"samples: {settings.samples} were asked for, but {subjects.dataset.id} holds {held}"
+        raise InvalidInput(message, field="samples")
+
+
+def _check_workers(backend: BackendName, live: Sequence[WorkerRow]) -> tuple[dict[str, str], ...]:
+    offers: list[dict[str, Any]] = [worker.capabilities.get(backend.value) or {} for worker in live]
+    if any(offer.get("available") for offer in offers):
+        return ()
+    if backend is BackendName.TENSORRT or live:
+        reasons = sorted({str(offer["reason"]) for offer in offers if offer.get("reason")})
+        why = f": {'; '.join(reasons)}" if reasons else " (none is running)" if not live else ""
+        raise Unavailable(f"backend: no worker offers {backend}{why}", code="backend-unavailable")
+    message = f"no worker is running; the sweep starts when one that offers {backend} does"
+    return ({"code": "no-worker", "message": message},)

@@ -1,0 +1,57 @@
+"""What endpoints ask for, as annotated types."""
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Header, Query, Request
+
+from service.settings import Settings
+from service.store.blobs import BlobStore
+from service.store.database import Database
+
+
+class Publisher(Protocol):
+    """Says that a queue has work; False where the broker did not take it."""
+
+    def publish(self, queue: str, count: int = 1) -> bool:
+        """Say ``count`` times that a queue has work."""
+
+    def answers(self) -> bool:
+        """Whether the broker is there now."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the API works with."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    hints: Publisher
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that this request came to."""
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+InServices = Annotated[Services, Depends(services_of)]
+
+NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+Name = Annotated[
+    str,
+    Query(min_length=1, max_length=200, pattern=NAME_PATTERN, description="What people call it; any printable text."),
+]
+Limit = Annotated[int, Query(ge=1, le=200, description="At most so many items.")]
+Cursor = Annotated[str | None, Query(max_length=500, description="`next_cursor` of the page before.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Sending the same request again with the same key returns the sweep that the first one made.",
+    ),
+]

@@ -1,0 +1,171 @@
+"""What a sweep found: the layer table (partial while it runs), the reports, the fallback layers, the files."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+
+from service.api.deps import InServices, Services
+from service.api.problems import documented
+from service.api.sweeps import SweepId
+from service.domain.errors import Conflict, NotFound
+from service.domain.results import LayerResult, VariantScore
+from service.domain.states import SweepState
+from service.reports.layers_csv import to_csv
+from service.store import sweeps
+from service.store.tables import ArtifactRow, SweepRow
+
+router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["results"])
+
+Accept = Annotated[str, Header(description="`application/json` (default) or `text/csv`.")]
+# layer names are text of strangers: what comes of them runs in a sandbox of its own, without network
+SANDBOX: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        "script-src 'unsafe-inline'; frame-ancestors 'none'"
+    )
+}
+
+
+class LayerTable(BaseModel):
+    """The layer table; ``complete`` False: the numbers are those of the shards that are measured so far."""
+
+    sweep: str
+    state: SweepState
+    complete: bool
+    layers: list[LayerResult]
+    scores: list[VariantScore]
+
+
+class ArtifactView(BaseModel):
+    """A file that the sweep produced."""
+
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    link: str
+
+
+class ArtifactList(BaseModel):
+    """The files of one sweep, by name."""
+
+    items: list[ArtifactView]
+
+
+@router.get(
+    "/layers",
+    response_model=LayerTable,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **documented(404, 409)},
+)
+def get_layers(services: InServices, sweep_id: SweepId, accept: Accept = "*/*") -> LayerTable | Response:
+    """The layer table, as far as it is measured; as CSV where the Accept header prefers text/csv."""
+    with services.database.read() as session:
+        sweep = sweeps.get(session, sweep_id)
+        layers, scores = sweeps.layers(session, sweep), sweeps.scores(session, sweep_id)
+    if not layers:
+        raise _ended_or(sweep, Conflict("the layers are not known before planning is done", code="layers-not-ready"))
+    if prefers_csv(accept):
+        return Response(to_csv(layers), media_type="text/csv; charset=utf-8", headers={"Vary": "Accept"})
+    state = SweepState(sweep.state)
+    return LayerTable(sweep=sweep.id, state=state, complete=state is SweepState.SUCCEEDED, layers=layers, scores=scores)
+
+
+@router.get("/report.json", response_class=FileResponse, responses=documented(404, 409))
+def get_report_json(services: InServices, sweep_id: SweepId) -> FileResponse:
+    """The report as JSON."""
+    return _file(services, _artifact(services, sweep_id, "report.json"))
+
+
+@router.get("/report.html", response_class=FileResponse, responses=documented(404, 409))
+def get_report_html(services: InServices, sweep_id: SweepId) -> FileResponse:
+    """The report as one page that needs no network."""
+    return _file(services, _artifact(services, sweep_id, "report.html"))
+
+
+@router.get("/fallback-layers", response_class=FileResponse, responses=documented(404, 409))
+def get_fallback_layers(services: InServices, sweep_id: SweepId) -> FileResponse:
+    """The layers to keep in higher precision, and the drop that was measured with them."""
+    return _file(services, _artifact(services, sweep_id, "fallback_layers.json"))
+
+
+@router.get("/artifacts", responses=documented(404, 409))
+def list_artifacts(services: InServices, sweep_id: SweepId) -> ArtifactList:
+    """The files to download."""
+    with services.database.read() as session:
+        _ready(sweeps.get(session, sweep_id))
+        rows = sweeps.artifacts(session, sweep_id)
+    return ArtifactList(
+        items=[
+            ArtifactView(
+                name=row.name,
+                media_type=row.media_type,
+                size=row.size,
+                sha256=row.sha256,
+                link=f"/v1/sweeps/{sweep_id}/artifacts/{row.name}",
+            )
+            for row in rows
+        ]
+    )
+
+
+@router.get("/artifacts/{name}", response_class=FileResponse, responses=documented(404, 409))
+def get_artifact(services: InServices, sweep_id: SweepId, name: Annotated[str, Path(max_length=200)]) -> FileResponse:
+    """One file, as a download."""
+    return _file(services, _artifact(services, sweep_id, name), download=True)
+
+
+def _artifact(services: Services, sweep_id: str, name: str) -> ArtifactRow:
+    with services.database.read() as session:
+        _ready(sweeps.get(session, sweep_id))
+        rows = sweeps.artifacts(session, sweep_id)
+    for row in rows:
+        if row.name == name:
+            return row
+    raise NotFound(f"sweep {sweep_id} has no file {name!r}", code="artifact-not-found")
+
+
+def _ready(sweep: SweepRow) -> None:
+    if sweep.state == SweepState.SUCCEEDED:
+        return
+    waiting = f"sweep {sweep.id} is {sweep.state} (phase {sweep.phase}); its report is not ready"
+    raise _ended_or(sweep, Conflict(waiting, code="report-not-ready"))
+
+
+def _ended_or(sweep: SweepRow, waiting: Conflict) -> Conflict:
+    """The problem to show: why the sweep gave nothing where it has ended, else that it is not ready."""
+    if sweep.state == SweepState.FAILED:
+        return Conflict(f"sweep {sweep.id} failed: {sweep.problem}", code="sweep-failed")
+    if sweep.state == SweepState.CANCELLED:
+        return Conflict(f"sweep {sweep.id} was cancelled", code="sweep-cancelled")
+    return waiting
+
+
+def _file(services: Services, row: ArtifactRow, *, download: bool = False) -> FileResponse:
+    headers = {"ETag": f'"{row.sha256}"', "Cache-Control": "no-cache"}
+    if row.media_type.startswith("text/html"):
+        headers.update(SANDBOX)
+    return FileResponse(
+        services.blobs.path(row.sha256),
+        media_type=row.media_type,
+        headers=headers,
+        filename=row.name if download else None,
+    )
+
+
+def prefers_csv(accept: str) -> bool:
+    """Whether an Accept header ranks text/csv above application/json."""
+    quality = {"text/csv": 0.0, "application/json": 0.0}
+    for part in accept.split(","):
+        kind, _, parameters = part.partition(";")
+        value = parameters.partition("q=")[2].strip() or "1"
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = 0.0
+        kind = kind.strip().lower()
+        if kind in quality:
+            quality[kind] = max(quality[kind], weight)
+    return quality["text/csv"] > quality["application/json"]

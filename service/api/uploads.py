@@ -1,0 +1,70 @@
+"""Takes a streamed body into the blob store. Whatever goes wrong on the way, nothing of it is left."""
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+
+from service.api.problems import BadRequest, TooLarge
+from service.domain.errors import RejectedFile, Unavailable
+from service.store.blobs import BlobStore, BlobWriter
+
+PIECE_BYTES = 2**20
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@asynccontextmanager
+async def receive(request: Request, blobs: BlobStore, *, limit: int) -> AsyncIterator[BlobWriter]:
+    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes."""
+    _check_headers(request, limit)
+    try:
+        with blobs.writer() as writer:
+            await _copy(request, writer, limit)
+            if writer.size == 0:
+                raise RejectedFile("the body is empty; send the file itself as the body")
+            yield writer
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unavailable("there is no space left for uploads", code="storage-full") from error
+        raise
+
+
+async def _copy(request: Request, writer: BlobWriter, limit: int) -> None:
+    piece = bytearray()
+    async for chunk in request.stream():
+        if writer.size + len(piece) + len(chunk) > limit:
+            raise _too_large(limit)
+        piece += chunk
+        if len(piece) >= PIECE_BYTES:
+            await run_in_threadpool(writer.write, bytes(piece))
+            piece.clear()
+    await run_in_threadpool(writer.write, bytes(piece))
+
+
+def _check_headers(request: Request, limit: int) -> None:
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise RejectedFile(
+            "the body is a form; send the file itself as the body, for example with curl --upload-file FILE",
+            code="form-upload",
+        )
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise RejectedFile(f"the body is encoded as {encoding!r}; send it as it is", code="encoded-upload")
+    length = request.headers.get("content-length")
+    if length is None:
+        return
+    if not length.isascii() or not length.isdigit():
+        raise BadRequest(f"Content-Length {length!r} is not a number", code="bad-content-length")
+    if int(length) > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the body is larger than the {limit} bytes that this service takes")

@@ -1,0 +1,85 @@
+"""The REST API as an ASGI application."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import __version__
+from service.api import datasets, health, models, problems, results, sweeps, workers
+from service.api.deps import Publisher, Services
+from service.api.guard import Guard
+from service.broker import Hints
+from service.settings import Settings
+from service.store.blobs import BlobStore
+from service.store.database import Database
+from service.store.leftovers import remove_leftovers
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = (
+    "Finds the layers of a network that cannot stand INT8, and proves which few to keep in higher precision. "
+    "Every error is a problem document (RFC 9457) whose `type` is stable."
+)
+ROUTERS: tuple[APIRouter, ...] = (
+    models.router,
+    datasets.router,
+    sweeps.router,
+    results.router,
+    workers.router,
+    health.router,
+)
+
+
+def create_app(
+    settings: Settings,
+    database: Database | None = None,
+    blobs: BlobStore | None = None,
+    hints: Publisher | None = None,
+) -> FastAPI:
+    """The application. What is not given is made from the settings; the schema must be there already."""
+    services = Services(
+        settings=settings,
+        database=database or Database(settings.resolved_database_url),
+        blobs=blobs or BlobStore(settings.resolved_blob_dir),
+        hints=hints or Hints(settings),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(_tidy, services)
+        yield
+        if database is None:
+            services.database.close()
+
+    app = FastAPI(
+        title="quantsieve",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.documented(422, 500),
+    )
+    app.state.services = services
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(Guard, host=settings.host)
+    return app
+
+
+def _tidy(services: Services) -> None:
+    try:
+        remove_leftovers(services.database, services.blobs)
+    except SQLAlchemyError as error:  # the service starts without its database, and is not ready until that is there
+        log.warning("leftovers stay for now, the database does not answer: %s", error)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
