@@ -10,6 +10,7 @@ from service.cli.connection import own_server
 from service.cli.flow import Order, check_order, run_order
 from service.cli.options import default_options
 from service.cli.problems import say_error
+from service.client import ApiProblem
 from service.domain.errors import QuantsieveError
 from service.domain.settings import BackendName
 from service.settings import Settings
@@ -38,8 +39,8 @@ def main() -> int:
             settings = Settings(data_dir=Path(folder), database_url=None, broker_url=None, blob_dir=None)
             with own_server(settings) as connection:
                 status = run_order(connection, order, OUT)
-    except QuantsieveError as error:
-        say_error(error.message)
+    except (QuantsieveError, ApiProblem) as error:
+        say_error(str(error))
         return 1
     print(f"\neverything is stopped; it took {time.monotonic() - started:.0f} s")
     return status

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.client import Client
-from service.domain.errors import Unavailable
+from service.domain.errors import InvalidInput, Unavailable
 from service.embedded.lock import running_server
 from service.embedded.server import EmbeddedServer, url_of
 from service.settings import Settings
@@ -42,7 +42,7 @@ def running_url(settings: Settings) -> str | None:
 def existing_server(url: str | None, settings: Settings) -> Iterator[Connection]:
     """A server that runs already; ``url`` overrides what is configured."""
     found = url or running_url(settings) or url_of(settings.host, settings.port)
-    with Client(found) as client:
+    with _client(found) as client:
         yield Connection(client, found)
 
 
@@ -51,11 +51,17 @@ def any_server(url: str | None, settings: Settings) -> Iterator[Connection]:
     """A server that runs already, else one that lives as long as the block."""
     found = url or running_url(settings)
     if found is not None:
-        with Client(found) as client:
+        with _client(found) as client:
             yield Connection(client, found)
         return
     with own_server(settings) as connection:
         yield connection
+
+
+def _client(url: str) -> Client:
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"{url!r} is not the URL of a server, such as http://127.0.0.1:8080", field=URL_VARIABLE)
+    return Client(url)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """One sweep from the files to the printed decision. Used by ``run``, by the ``sweep`` commands and by the demo."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from service.cli.connection import Connection
 from service.cli.options import SweepOptions
 from service.cli.problems import EXIT_FAILED, EXIT_INTERRUPTED, say_error, stderr
 from service.cli.progress import shown_progress
+from service.cli.status import SweepStatus
 from service.cli.tables import show_decision, show_layers
-from service.client import Sweep
 from service.domain.errors import InvalidInput
+from service.domain.results import Decision, LayerResult
 from service.domain.settings import Preprocessing
-
-REPORT_FILES = ("report.html", "report.json", "layers.csv", "fallback_layers.json")
+from service.domain.states import SweepState
 
 
 @dataclass(frozen=True)
@@ -45,41 +46,40 @@ def _is_id(given: str) -> bool:
     return given.startswith(("mdl_", "dat_")) and not Path(given).exists()
 
 
-def submit(connection: Connection, order: Order) -> Sweep:
+def submit(connection: Connection, order: Order) -> SweepStatus:
     """Upload what is not there yet, and create the sweep."""
     preprocessing = order.options.parsed_preprocessing()
     model = _model_id(connection, order.model)
     dataset = _dataset_id(connection, order.data, preprocessing)
     calibration = order.options.calibration_data
     calibration_id = None if calibration is None else _dataset_id(connection, calibration, preprocessing)
-    return connection.client.create_sweep(
-        order.options.settings(model=model, dataset=dataset, calibration=calibration_id)
-    )
+    settings = order.options.settings(model=model, dataset=dataset, calibration=calibration_id)
+    return SweepStatus.of(connection.client.create_sweep(settings))
 
 
 def _model_id(connection: Connection, given: str) -> str:
     if _is_id(given):
         return given
     with stderr().status(Text(f"uploading {given}")):
-        return connection.client.upload_model(Path(given), Path(given).name).id
+        return str(connection.client.upload_model(Path(given), Path(given).name)["id"])
 
 
 def _dataset_id(connection: Connection, given: str, preprocessing: Preprocessing | None) -> str:
     if _is_id(given):
         return given
     with stderr().status(Text(f"uploading {given}")):
-        return connection.client.upload_dataset(Path(given), Path(given).name, preprocessing).id
+        return str(connection.client.upload_dataset(Path(given), Path(given).name, preprocessing)["id"])
 
 
 def follow(connection: Connection, sweep_id: str) -> int:
     """Show progress until the sweep has ended; the exit status. Ctrl-C offers to cancel it."""
     try:
         with shown_progress(stderr(), connection.check_worker) as report:
-            ended = connection.client.wait(sweep_id, on_progress=report)
+            ended = SweepStatus.of(connection.client.wait(sweep_id, on_progress=report))
     except KeyboardInterrupt:
         _interrupted(connection, sweep_id)
         return EXIT_INTERRUPTED
-    if ended.state == "succeeded":
+    if ended.state is SweepState.SUCCEEDED:
         return 0
     say_error(f"sweep {sweep_id} {ended.state}" + (f": {ended.problem}" if ended.problem else ""))
     return EXIT_FAILED
@@ -101,25 +101,33 @@ def _interrupted(connection: Connection, sweep_id: str) -> None:
 def show_results(connection: Connection, sweep_id: str) -> None:
     """Print the layer table and the decision on standard output."""
     console = Console()
-    sweep = connection.client.sweep(sweep_id)
-    show_layers(console, connection.client.layers(sweep_id), metric=sweep.settings.metric.name)
-    if sweep.decision is not None:
-        show_decision(console, sweep.decision)
+    sweep = SweepStatus.of(connection.client.sweep(sweep_id))
+    rows = [LayerResult.model_validate(each) for each in connection.client.layers(sweep_id)["layers"]]
+    show_layers(console, rows, metric=sweep.metric)
+    report = json.loads(connection.client.report(sweep_id, "json"))
+    show_decision(console, Decision.model_validate(report["decision"]))
     for warning in sweep.warnings:
-        console.print(Text.assemble(("warning: ", "yellow"), warning.message))
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
 
 
 def write_reports(connection: Connection, sweep_id: str, out: Path) -> None:
     """Write the report files into ``out``, and say where."""
+    client = connection.client
+    contents = {
+        "report.html": client.report(sweep_id, "html"),
+        "report.json": client.report(sweep_id, "json"),
+        "layers.csv": client.layers_csv(sweep_id).encode(),
+        "fallback_layers.json": client.report(sweep_id, "fallback-layers"),
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in REPORT_FILES:
-            (out / name).write_bytes(connection.client.report(sweep_id, name))
+        for name, content in contents.items():
+            (out / name).write_bytes(content)
     except OSError as error:
         raise InvalidInput(f"--out: cannot write into {out}: {error.strerror}", field="--out") from None
     console = Console(soft_wrap=True)
     console.print(Text("\nWritten:"))
-    for name in REPORT_FILES:
+    for name in contents:
         console.print(Text(f"  {(out / name).absolute()}"))
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from service.client import ApiProblem
 from service.domain.errors import QuantsieveError
 from service.settings import Settings
 
@@ -42,6 +43,6 @@ class Commands(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except QuantsieveError as error:
-            say_error(error.message)
+        except (QuantsieveError, ApiProblem) as error:
+            say_error(str(error))
             raise typer.Exit(EXIT_USAGE) from None

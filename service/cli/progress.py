@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from service.client import Sweep
+from service.cli.status import SweepStatus, time_left
+from service.client import Document
 
-Report = Callable[[Sweep], None]
+Report = Callable[[Document], None]
 
 
 class _TimeLeft(ProgressColumn):
@@ -18,18 +19,6 @@ class _TimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The cell."""
         return Text(time_left(task.fields.get("eta")), "cyan")
-
-
-def time_left(seconds: float | None) -> str:
-    """Such as ``about 1 min 20 s left``; nothing while it is not known."""
-    if seconds is None:
-        return ""
-    whole = max(0, round(seconds))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"about {hours} h {minutes} min left"
-    return f"about {minutes} min {rest} s left" if minutes else f"about {rest} s left"
 
 
 @contextmanager
@@ -42,16 +31,12 @@ def shown_progress(console: Console, check: Callable[[], None]) -> Iterator[Repo
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("queued", total=1.0, eta=None)
 
-        def update(sweep: Sweep) -> None:
+        def update(document: Document) -> None:
             check()
-            progress.update(task, description=stage(sweep), completed=sweep.progress, eta=sweep.eta_seconds)
+            sweep = SweepStatus.of(document)
+            progress.update(task, description=sweep.stage, completed=sweep.fraction, eta=sweep.eta_seconds)
 
         yield update
-
-
-def stage(sweep: Sweep) -> str:
-    """The phase of a running sweep, else its state."""
-    return str(sweep.phase if sweep.state == "running" else sweep.state)
 
 
 class _Lines:
@@ -61,11 +46,12 @@ class _Lines:
         self._console, self._check = console, check
         self._last: tuple[str, int] | None = None
 
-    def __call__(self, sweep: Sweep) -> None:
+    def __call__(self, document: Document) -> None:
         self._check()
-        current = (stage(sweep), int(sweep.progress * 10))
+        sweep = SweepStatus.of(document)
+        current = (sweep.stage, int(sweep.fraction * 10))
         if current == self._last:
             return
         self._last = current
-        line = f"{current[0]:<10} {sweep.progress:4.0%}  {time_left(sweep.eta_seconds)}"
+        line = f"{sweep.stage:<10} {sweep.fraction:4.0%}  {time_left(sweep.eta_seconds)}"
         self._console.print(Text(line.rstrip()))

@@ -45,7 +45,9 @@ def _serve(embedded: EmbeddedServer) -> None:
         out = stderr()
         # the one line on standard output: scripts read the URL from it
         print(f"quantsieve is serving at {server.url}", flush=True)
-        out.print(f"  data   {server.settings.data_dir}\n  broker {broker}\n  API    {server.url}/docs", markup=False)
+        out.print(
+            f"  data   {server.settings.data_dir}\n  broker {broker}\n  API    {server.url}/openapi.json", markup=False
+        )
         out.print("  Ctrl-C stops it", markup=False)
         stop.wait(server)
         out.print("stopping; once more to stop at once", markup=False)

@@ -11,8 +11,8 @@ from service.cli.connection import existing_server
 from service.cli.flow import Order, check_order, follow, show_results, submit, write_reports
 from service.cli.options import SweepOptions, takes_sweep_options
 from service.cli.problems import Commands, read_settings
-from service.cli.progress import stage, time_left
 from service.cli.run import DataArgument, ModelArgument, UrlOption
+from service.cli.status import SweepStatus, time_left
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Submit sweeps to a running server, and follow them.")
 
@@ -33,8 +33,8 @@ def submit_sweep(options: SweepOptions, *, model: ModelArgument, data: DataArgum
 def status(sweep_id: SweepArgument, *, url: UrlOption = None) -> None:
     """Print where a sweep stands."""
     with existing_server(url, read_settings()) as connection:
-        sweep = connection.client.sweep(sweep_id)
-    line = f"{sweep.id}  {stage(sweep)}  {sweep.progress:.0%}  {time_left(sweep.eta_seconds)}"
+        sweep = SweepStatus.of(connection.client.sweep(sweep_id))
+    line = f"{sweep.id}  {sweep.stage}  {sweep.fraction:.0%}  {time_left(sweep.eta_seconds)}"
     console = Console(soft_wrap=True)
     console.print(Text(line.rstrip()))
     if sweep.problem:
@@ -55,8 +55,9 @@ def wait(sweep_id: SweepArgument, *, url: UrlOption = None) -> None:
 def cancel(sweep_id: SweepArgument, *, url: UrlOption = None) -> None:
     """Cancel a sweep."""
     with existing_server(url, read_settings()) as connection:
-        connection.client.cancel(sweep_id)
-    typer.echo(f"sweep {sweep_id} is cancelled")
+        sweep = SweepStatus.of(connection.client.cancel(sweep_id))
+    ended = sweep.state.terminal
+    typer.echo(f"sweep {sweep_id} is {sweep.state.value if ended else 'being cancelled'}")
 
 
 @app.command()

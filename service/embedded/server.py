@@ -20,7 +20,7 @@ from service.app import create_app
 from service.domain.errors import InvalidInput, Unavailable
 from service.embedded.broker import EmbeddedBroker, embedded_broker
 from service.embedded.lock import DataDirLock
-from service.embedded.process import ChildProcess, Command
+from service.embedded.process import MAX_LOG_BYTES, ChildProcess, Command
 from service.settings import Settings
 from service.store.database import Database
 
@@ -38,11 +38,12 @@ class EmbeddedServer:
     """Everything that one machine needs. Inside the ``with`` block the API answers at ``url``.
 
     Given settings stay in force: with a broker URL no broker is started.
-    ``with_worker`` False: the API and the broker alone.
+    ``with_worker`` False: no worker. ``log_to_file`` False: the API's log goes to standard error.
     """
 
     settings: Settings
     with_worker: bool = True
+    log_to_file: bool = True
     worker: ChildProcess | None = field(default=None, init=False)
     broker: EmbeddedBroker | None = field(default=None, init=False)
     url: str = field(default="", init=False)
@@ -88,7 +89,7 @@ class EmbeddedServer:
             self.worker = _worker(self.settings, run_dir=run_dir, log_dir=log_dir)
             stack.callback(self.worker.stop)
             self.worker.start()
-        stack.enter_context(_Api(self.settings, listener, log_dir / "api.log"))
+        stack.enter_context(_Api(self.settings, listener, log_dir / "api.log" if self.log_to_file else None))
         self.url = url_of(self.settings.host, self.settings.port)
         lock.announce(self.url)
 
@@ -141,8 +142,10 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     """The environment of a worker that belongs to this server: the same settings, the same code."""
     environment = dict(os.environ)
     for name, value in settings.model_dump(mode="json").items():
+        variable = f"QUANTSIEVE_{name.upper()}"
+        environment.pop(variable, None)
         if value is not None:
-            environment[f"QUANTSIEVE_{name.upper()}"] = str(value)
+            environment[variable] = str(value)
     root = str(Path(__file__).resolve().parents[2])
     if root not in site.getsitepackages():
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))
@@ -152,7 +155,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 class _Api:
     """The API, served by a thread of this process."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, logfile: Path) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, logfile: Path | None) -> None:
         config = uvicorn.Config(
             create_app(settings),
             log_config=_logging_to(logfile),
@@ -167,7 +170,7 @@ class _Api:
         if not _eventually(lambda: self._server.started or not self._thread.is_alive(), START_SECONDS):
             self._server.should_exit = True
         if not self._server.started:
-            raise Unavailable("the API did not start; see logs/api.log in the data folder")
+            raise Unavailable("the API did not start; its log says why (logs/api.log in the data folder)")
         return self
 
     def __exit__(
@@ -186,19 +189,16 @@ def _eventually(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-def _logging_to(logfile: Path) -> dict[str, Any]:
-    handler = {
-        "class": "logging.handlers.RotatingFileHandler",
-        "filename": str(logfile),
-        "maxBytes": 10_000_000,
-        "backupCount": 1,
-        "formatter": "line",
-    }
-    logger = {"handlers": ["file"], "level": "INFO", "propagate": False}
+def _logging_to(logfile: Path | None) -> dict[str, Any]:
+    handler: dict[str, Any] = {"formatter": "line", "class": "logging.StreamHandler"}
+    if logfile is not None:
+        rotation = {"filename": str(logfile), "maxBytes": MAX_LOG_BYTES, "backupCount": 1}
+        handler |= {"class": "logging.handlers.RotatingFileHandler", **rotation}
+    logger = {"handlers": ["main"], "level": "INFO", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-        "handlers": {"file": handler},
+        "handlers": {"main": handler},
         "loggers": {"uvicorn": logger, "service": logger},
     }

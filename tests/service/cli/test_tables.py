@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from service.cli.progress import time_left
+from service.cli.status import time_left
 from service.cli.tables import number_with_interval, show_decision, show_layers
 from service.domain.layers import Layer, Operation
 from service.domain.results import Decision, Interval, LayerResult, VariantScore, VerifiedVariant
