@@ -1,0 +1,87 @@
+"""The torch backend: pytorch-quantization's fake quantizers in the graph of an exported program.
+
+Every quantized operand and weight has a TensorQuantizer of its own, named after the layer's module path as
+pytorch-quantization names its own (``layer1.0.conv1._input_quantizer``). A variant enables those of its layers.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.domain.errors import RejectedFile
+from service.domain.settings import BackendName
+from workers.backends.protocol import Capability, Evaluated, Observe, OpenedModel, OpenSettings, Tensors
+
+if TYPE_CHECKING:
+    from service.domain.layers import Variant
+    from workers.backends.torch_session import TorchSession
+
+
+class TorchBackend:
+    """Opens torch.export archives."""
+
+    name = BackendName.TORCH
+
+    def capability(self) -> Capability:
+        """Whether torch and pytorch-quantization are here, and on which devices they run."""
+        for package in ("torch", "pytorch_quantization"):
+            if find_spec(package) is None:
+                reason = f"the package {package} is not installed; install quantsieve[cpu] or quantsieve[gpu]"
+                return Capability(self.name, False, (), {}, reason)
+        from importlib.metadata import version
+
+        import torch
+
+        devices = ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())))
+        versions = {name: version(name) for name in ("torch", "pytorch-quantization", "numpy")}
+        return Capability(self.name, True, devices, versions)
+
+    def open(self, path: Path, settings: OpenSettings) -> OpenedModel:
+        """Load the archive (it can run code) and put quantizers at its layers."""
+        from workers.backends.torch_session import TorchSession
+        from workers.models.torch_export import read_archive
+
+        session = TorchSession(read_archive(path, fuse_bn=settings.fuse_bn), settings)
+        if not session.layers:
+            raise RejectedFile("the model has no quantizable layer (convolution, linear, matmul, add, average pool)")
+        return TorchModel(session)
+
+
+class TorchModel:
+    """An opened archive: the naive loop over variants and batches."""
+
+    def __init__(self, session: "TorchSession") -> None:
+        self._session = session
+        self.inputs = session.inputs
+        self.outputs = session.outputs
+        self.layers = session.layers
+        self.skipped = session.skipped
+        self.folded_batch_norms = session.folded_batch_norms
+        self.batch_size = session.batch_size
+
+    def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
+        """Run fp32 and show every activation edge."""
+        for batch in batches:
+            self._session.observe(batch, observe)
+
+    def set_amax(self, amax: Mapping[str, float]) -> None:
+        """Fix the range of each activation quantizer."""
+        self._session.set_amax(amax)
+
+    def evaluate(self, batches: Sequence[Tensors], variants: Sequence["Variant"]) -> Iterator[Evaluated]:
+        """Variant by variant, batch by batch."""
+        for variant in variants:
+            broken = self._session.select(variant.int8)
+            for index, batch in enumerate(batches):
+                if broken is not None:
+                    yield Evaluated(variant, index, None, broken)
+                    continue
+                yield self._run(variant, index, batch)
+
+    def _run(self, variant: "Variant", index: int, batch: Tensors) -> Evaluated:
+        try:
+            outputs: dict[str, Any] = self._session.run(batch)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            return Evaluated(variant, index, None, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        return Evaluated(variant, index, outputs)

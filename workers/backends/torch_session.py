@@ -1,0 +1,181 @@
+"""A torch graph with quantizers in it, on a device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
+from pytorch_quantization.tensor_quant import QuantDescriptor
+from torch import fx
+
+from service.domain.layers import Operation
+from service.domain.settings import WeightGranularity
+from workers.backends.protocol import Array, Observe, OpenSettings, Tensors
+from workers.models.torch_export import TorchProgram
+from workers.models.torch_layers import Found, LayerFinder, weight_value
+
+
+class WeightQuantizer(TensorQuantizer):  # type: ignore[misc]  # the package is untyped
+    """A quantizer of a constant: the quantized weight is computed once, not for every batch."""
+
+    def __init__(self, descriptor: QuantDescriptor) -> None:
+        super().__init__(descriptor)
+        self._quantized: torch.Tensor | None = None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The fake-quantized weight while enabled, the weight itself otherwise."""
+        if self._disabled:
+            return inputs
+        if self._quantized is None:
+            quantized = super().forward(inputs)
+            assert isinstance(quantized, torch.Tensor)
+            self._quantized = quantized
+        return self._quantized
+
+
+class TorchSession:
+    """Runs one batch at a time with the selected layers in int8. Layers' quantizers are off until selected."""
+
+    def __init__(self, program: TorchProgram, settings: OpenSettings) -> None:
+        finder = LayerFinder(program)
+        self._found = finder.find()
+        self.inputs, self.outputs = program.inputs, program.outputs
+        self.batch_size, self.folded_batch_norms = program.batch_size, program.folded_batch_norms
+        self.layers = tuple(each.layer for each in self._found)
+        self.skipped = tuple(finder.skipped)
+        self._device = torch.device("cpu" if settings.device == "auto" else settings.device)
+        self._module = program.module
+        self._activations: dict[str, TensorQuantizer] = {}
+        self._quantizers: dict[str, list[TensorQuantizer]] = {}
+        self._edges: dict[fx.Node, str] = {}
+        self._broken: dict[str, str] = {}
+        for each in self._found:
+            self._insert(each, per_channel=settings.weights is WeightGranularity.PER_CHANNEL)
+        self._module.graph.lint()
+        self._module.recompile()
+        self._module.to(self._device)
+        self._selected: frozenset[str] = frozenset()
+        # fp32 means fp32: TF32 would change the reference
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+    def _insert(self, found: Found, *, per_channel: bool) -> None:
+        node, layer = found.node, found.layer
+        placed: list[TensorQuantizer] = []
+        arguments = list(node.args)
+        for number, index in enumerate(found.operands):
+            quantizer = TensorQuantizer(QuantDescriptor(num_bits=8))
+            suffix = "_input_quantizer" if number == 0 else f"_input_quantizer_{number}"
+            quantized = self._place(node, arguments[index], f"{layer.name}.{suffix}", quantizer)
+            self._edges[quantized] = f"{layer.id}:{index}"
+            self._activations[f"{layer.id}:{index}"] = quantizer
+            arguments[index] = quantized
+            placed.append(quantizer)
+        if found.weight is not None:
+            index, axis = found.weight
+            value = weight_value(self._module, arguments[index])
+            if bool(torch.isfinite(value).all()):
+                quantizer = _weight_quantizer(value, _channel_axis(found, axis, value) if per_channel else None)
+                arguments[index] = self._place(node, arguments[index], f"{layer.name}._weight_quantizer", quantizer)
+                placed.append(quantizer)
+            else:
+                self._broken[layer.id] = "its weight holds NaN or infinite values"
+        node.args = tuple(arguments)
+        for quantizer in placed:
+            quantizer.disable()
+        self._quantizers[layer.id] = placed
+
+    def _place(self, before: fx.Node, operand: Any, name: str, quantizer: TensorQuantizer) -> fx.Node:
+        if not self._module.add_submodule(name, quantizer):
+            # a parameter stands where a module would have to
+            name = name.replace(".", "_")
+            self._module.add_submodule(name, quantizer)
+        with self._module.graph.inserting_before(before):
+            made = self._module.graph.call_module(name, (operand,))
+        made.meta = dict(operand.meta)
+        return made
+
+    def set_amax(self, amax: Mapping[str, float]) -> None:
+        """Fix the range of each activation edge that is named."""
+        for edge, value in amax.items():
+            quantizer = self._activations[edge]
+            if hasattr(quantizer, "_amax"):
+                del quantizer._amax
+            quantizer.amax = np.float32(value)
+            quantizer.to(self._device)
+
+    def select(self, int8: frozenset[str]) -> str | None:
+        """Put exactly these layers in int8; a reason where one of them cannot be."""
+        for layer_id in self._selected - int8:
+            for quantizer in self._quantizers[layer_id]:
+                quantizer.disable()
+        self._selected = int8
+        for layer_id in int8:
+            for quantizer in self._quantizers[layer_id]:
+                if not hasattr(quantizer, "_amax"):
+                    raise KeyError(f"layer {layer_id} has no amax")
+                quantizer.enable()
+        return next((reason for layer_id, reason in self._broken.items() if layer_id in int8), None)
+
+    def run(self, batch: Tensors) -> dict[str, Array]:
+        """Outputs by name, each (n, ...)."""
+        return self._outputs(fx.Interpreter(self._module), batch)
+
+    def observe(self, batch: Tensors, observe: Observe) -> None:
+        """Run fp32 and show the tensor on every activation edge."""
+        self.select(frozenset())
+        self._outputs(_Watcher(self._module, self._edges, observe, _length(batch)), batch)
+
+    def _outputs(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
+        length = _length(batch)
+        with torch.inference_mode():
+            tensors = [self._tensor(batch[spec.name], length) for spec in self.inputs]
+            result = interpreter.run(*tensors, enable_io_processing=False)
+            leaves = [each for each in result if isinstance(each, torch.Tensor)]
+            return {spec.name: leaf[:length].cpu().numpy() for spec, leaf in zip(self.outputs, leaves, strict=True)}
+
+    def _tensor(self, array: Array, length: int) -> torch.Tensor:
+        if self.batch_size is not None and length < self.batch_size:
+            missing = self.batch_size - length
+            array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+class _Watcher(fx.Interpreter):
+    """An interpreter that shows what reaches the quantizers; samples that only fill a fixed batch are not shown."""
+
+    def __init__(self, module: fx.GraphModule, edges: Mapping[fx.Node, str], observe: Observe, length: int) -> None:
+        super().__init__(module)
+        self._edges = edges
+        self._observe = observe
+        self._length = length
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n in self._edges:
+            self._observe(self._edges[n], result.detach().cpu().numpy()[: self._length])
+        return result
+
+
+def _weight_quantizer(value: torch.Tensor, axis: int | None) -> WeightQuantizer:
+    quantizer = WeightQuantizer(QuantDescriptor(num_bits=8, axis=None if axis is None else (axis,)))
+    if axis is None:
+        quantizer.amax = value.abs().max().cpu().numpy()
+    else:
+        others = [index for index in range(value.ndim) if index != axis]
+        quantizer.amax = value.abs().amax(dim=others, keepdim=True).cpu().numpy()
+    return quantizer
+
+
+def _channel_axis(found: Found, axis: int, value: torch.Tensor) -> int | None:
+    if found.layer.op is Operation.CONV_TRANSPOSE:
+        groups = found.node.args[6] if len(found.node.args) > 6 else 1
+        if groups != 1:
+            # output channels repeat over the groups, so axis 1 alone does not name a channel; one scale is safe
+            return None
+    return axis % value.ndim
+
+
+def _length(batch: Tensors) -> int:
+    return len(next(iter(batch.values())))
