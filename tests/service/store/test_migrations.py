@@ -1,0 +1,28 @@
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from alembic import command
+from service.store.database import Database
+from service.store.tables import Table
+
+
+def test_the_migrations_build_what_the_tables_say(database: Database):
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_up_down_and_up_again(database: Database):
+    with database._writer.connect() as connection:
+        command.downgrade(database.alembic_config(connection), "base")
+        connection.commit()
+    assert set(inspect(database.engine).get_table_names()) <= {"alembic_version"}
+
+    database.migrate()
+    assert set(inspect(database.engine).get_table_names()) >= set(Table.metadata.tables)
+
+
+def test_migrating_twice_changes_nothing(database: Database):
+    database.migrate()
+    database.ping()
