@@ -1,1 +1,1 @@
-"""Looks at uploaded files cheaply and safely, by their headers and listings alone; nothing of them is run or unpacked."""
+"""Looks at uploads cheaply and safely, by headers and listings alone; nothing is run or unpacked."""

@@ -10,7 +10,11 @@ from service.inspection.formats import quoted
 
 LABEL_NAMES = ("labels", "label", "targets", "target")
 NUMERIC_DTYPES = frozenset(
-    np.dtype(name) for name in "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split()
+    np.dtype(kind)
+    for kind in (
+        *(np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64),
+        *(np.float16, np.float32, np.float64),
+    )
 )
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.domain.errors import RejectedFile
 from service.inspection.arrays import ArrayHeader, label_name, sample_count
-from service.inspection.content import is_pickle, is_safetensors, is_zip, read_head
+from service.inspection.content import is_pickle, is_zip, read_head, starts_like_safetensors
 from service.inspection.formats import DatasetFormat
 from service.inspection.image_listing import LAYOUT, is_image, is_litter, list_images
 from service.inspection.npz_headers import SUFFIX, read_npz_headers
@@ -17,7 +17,9 @@ from service.inspection.zip_listing import list_zip
 
 PARQUET_MAGIC = b"PAR1"
 SMALLEST_PARQUET = 12
-ACCEPTED = "send arrays as .npz (numpy.savez) or .safetensors, a Parquet file, or a zip with one folder of images for each class"
+ACCEPTED = (
+    "send arrays as .npz (numpy.savez) or .safetensors, a Parquet file, or a zip with a folder of images for each class"
+)
 
 
 class ArraySketch(BaseModel):
@@ -55,7 +57,7 @@ def inspect_dataset(path: Path) -> DatasetSketch:
     if is_pickle(head):
         message = f"the file is a Python pickle, which runs code when it is loaded; {ACCEPTED}"
         raise RejectedFile(message, code="pickle")
-    if is_safetensors(head, path.stat().st_size) or path.stat().st_size > 8 and head[8:9] == b"{":
+    if starts_like_safetensors(head):
         return _sketch_arrays(DatasetFormat.SAFETENSORS, read_safetensors_header(path))
     raise RejectedFile(f"the file is no evaluation set that is known here; {ACCEPTED}", code="unknown-format")
 

@@ -1,5 +1,6 @@
 """The images of a zip by class: one folder for each class."""
 
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from service.inspection.formats import quoted
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 LAYOUT = "put each image in a folder that is named after its class, as in cat/001.jpg and dog/002.jpg"
+_PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 _LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 
 
@@ -50,8 +52,7 @@ def list_images(members: Sequence[zipfile.ZipInfo]) -> ImageListing:
     for parts, each in files:
         _check(parts, each)
     names = sorted({parts[0] for parts, _ in files})
-    numbered = all(name.isascii() and name.isdigit() and str(int(name)) == name for name in names if len(name) < 10)
-    numbered = numbered and all(len(name) < 10 for name in names)
+    numbered = all(_PLAIN_NUMBER.fullmatch(name) for name in names)
     label_of = {name: int(name) if numbered else index for index, name in enumerate(names)}
     turns = {name: count() for name in names}
     files.sort(key=lambda file: file[0])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from service.domain.errors import RejectedFile
-from service.inspection.content import is_pickle, is_safetensors, is_zip, read_head
+from service.inspection.content import is_pickle, is_zip, read_head, starts_like_safetensors
 from service.inspection.formats import ModelFormat
 from service.inspection.onnx_fields import check_onnx_fields
 from service.inspection.zip_listing import list_zip
@@ -27,14 +27,13 @@ _OTHER_KINDS = (
 def inspect_model(path: Path) -> ModelFormat:
     """The format of a model file; raises RejectedFile where it is none that can be opened."""
     head = read_head(path)
-    size = path.stat().st_size
     if is_zip(head):
         _check_archive([each.filename for each in list_zip(path)])
         return ModelFormat.PT2
     if is_pickle(head):
         message = f"the file is a Python pickle (torch.save), which runs code when it is loaded; {HOW_TO_EXPORT}"
         raise RejectedFile(message, code="pickle")
-    if is_safetensors(head, size):
+    if starts_like_safetensors(head):
         message = f"the file is safetensors, which holds weights but no network; {HOW_TO_EXPORT}"
         raise RejectedFile(message, code="weights-only")
     for offset, magic, kind, code in _OTHER_KINDS:

@@ -13,7 +13,7 @@ _MOST_FIELDS = 100_000
 _VARINT_BYTES = 10
 
 
-class _NotAModel(Exception):
+class _NotAModelError(Exception):
     pass
 
 
@@ -31,11 +31,11 @@ def check_onnx_fields(path: Path, accepted: str) -> None:
                 if file.tell() + length > size and found & {1, _GRAPH}:
                     _reject_cut_off(file.tell() + length, size)
                 if file.tell() + length > size:
-                    raise _NotAModel
+                    raise _NotAModelError
                 file.seek(length, 1)
             else:
-                raise _NotAModel
-        except _NotAModel:
+                raise _NotAModelError
+        except _NotAModelError:
             raise RejectedFile(f"the file is not a model that is known here; {accepted}", code="not-a-model") from None
     if _GRAPH not in found:
         raise RejectedFile(f"the file holds no ONNX graph; {accepted}", code="not-a-model")
@@ -51,7 +51,7 @@ def _next_field(file: BinaryIO) -> tuple[int, int]:
     tag = _read_varint(file)
     number, wire = tag >> 3, tag & 7
     if not 1 <= number <= _HIGHEST_FIELD or _WIRE_TYPES.get(number, wire) != wire:
-        raise _NotAModel
+        raise _NotAModelError
     if wire == _VARINT:
         _read_varint(file)
         return number, 0
@@ -59,7 +59,7 @@ def _next_field(file: BinaryIO) -> tuple[int, int]:
         return number, _read_varint(file)
     if wire in (_FIXED64, _FIXED32):
         return number, 8 if wire == _FIXED64 else 4
-    raise _NotAModel
+    raise _NotAModelError
 
 
 def _read_varint(file: BinaryIO) -> int:
@@ -67,8 +67,8 @@ def _read_varint(file: BinaryIO) -> int:
     for position in range(_VARINT_BYTES):
         byte = file.read(1)
         if not byte:
-            raise _NotAModel
+            raise _NotAModelError
         value |= (byte[0] & 0x7F) << (7 * position)
         if byte[0] < 0x80:
             return value
-    raise _NotAModel
+    raise _NotAModelError

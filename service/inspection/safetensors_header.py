@@ -57,18 +57,19 @@ def _header(name: str, entry: Any, start: int, size: int) -> ArrayHeader:
     if not isinstance(entry, dict):
         raise _bad(f"the entry of array {quoted(name)} is not a JSON object")
     dtype = _dtype(name, entry.get("dtype"))
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not _are_sizes(shape) or len(shape) > MOST_AXES:
+    shape = _sizes(entry.get("shape"))
+    if shape is None or len(shape) > MOST_AXES:
         raise _bad(f"array {quoted(name)} has no valid shape")
-    if not _are_sizes(offsets) or len(offsets) != 2:
+    offsets = _sizes(entry.get("data_offsets"))
+    if offsets is None or len(offsets) != 2:
         raise _bad(f"array {quoted(name)} has no valid data_offsets")
     begin, end = offsets
     if begin > end or start + end > size:
         raise _bad(f"array {quoted(name)} lies at bytes {begin} to {end}, the file holds {size - start} bytes of data")
     claimed = element_count(shape) * dtype.itemsize
     if claimed != end - begin:
-        raise _bad(f"array {quoted(name)} of shape {tuple(shape)} needs {claimed} bytes, but has {end - begin}")
-    return ArrayHeader(tuple(shape), dtype, start + begin)
+        raise _bad(f"array {quoted(name)} of shape {shape} needs {claimed} bytes, but has {end - begin}")
+    return ArrayHeader(shape, dtype, start + begin)
 
 
 def _dtype(name: str, stored: Any) -> np.dtype[np.generic]:
@@ -80,8 +81,10 @@ def _dtype(name: str, stored: Any) -> np.dtype[np.generic]:
     return np.dtype(_DTYPES[stored])
 
 
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(each) is int and 0 <= each < 2**63 for each in value)
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    if isinstance(value, list) and all(type(each) is int and 0 <= each < 2**63 for each in value):
+        return tuple(value)
+    return None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

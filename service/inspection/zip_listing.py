@@ -81,7 +81,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
         )
     if entry.compress_type not in _METHODS:
         raise RejectedFile(
-            f"{quoted(name)} in the zip is compressed by method {entry.compress_type}; only stored and deflated are read",
+            f"{quoted(name)} in the zip is compressed by method {entry.compress_type}; use store or deflate",
             code="zip-compression",
         )
 
