@@ -46,6 +46,21 @@ class Capability:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model file holds. ``layers`` in topological order.
+
+    ``batch_size`` is the only one that the model takes, None where it takes any: smaller batches are filled up.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: tuple[Layer, ...]
+    skipped: tuple[SkippedOperation, ...]
+    folded_batch_norms: int
+    batch_size: int | None
+
+
 Observe = Callable[[str, Array], None]
 """Called with an activation edge (``"<layer id>:<input index>"``) and the tensor that flows there in fp32."""
 
@@ -53,12 +68,7 @@ Observe = Callable[[str, Array], None]
 class OpenedModel(Protocol):
     """A model on a device. Not thread-safe. The model file is never changed."""
 
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
-    layers: Sequence[Layer]  # topological order
-    skipped: Sequence[SkippedOperation]
-    folded_batch_norms: int
-    batch_size: int | None  # the only batch size the model takes; None where it takes any
+    facts: ModelFacts
 
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
         """Run fp32 over the batches and show ``observe`` every activation edge of every layer."""

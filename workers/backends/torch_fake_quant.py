@@ -43,7 +43,7 @@ class TorchBackend:
         from workers.models.torch_export import read_archive
 
         session = TorchSession(read_archive(path, fuse_bn=settings.fuse_bn), settings)
-        if not session.layers:
+        if not session.facts.layers:
             raise RejectedFile("the model has no quantizable layer (convolution, linear, matmul, add, average pool)")
         return TorchModel(session)
 
@@ -53,12 +53,7 @@ class TorchModel:
 
     def __init__(self, session: "TorchSession") -> None:
         self._session = session
-        self.inputs = session.inputs
-        self.outputs = session.outputs
-        self.layers = session.layers
-        self.skipped = session.skipped
-        self.folded_batch_norms = session.folded_batch_norms
-        self.batch_size = session.batch_size
+        self.facts = session.facts
 
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
         """Run fp32 and show every activation edge."""

@@ -11,7 +11,8 @@ from torch import fx
 
 from service.domain.layers import Operation
 from service.domain.settings import WeightGranularity
-from workers.backends.protocol import Array, Observe, OpenSettings, Tensors
+from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, Tensors
+from workers.engine.fixed_batch import filled, length_of
 from workers.models.torch_export import TorchProgram
 from workers.models.torch_layers import Found, LayerFinder, weight_value
 
@@ -40,10 +41,14 @@ class TorchSession:
     def __init__(self, program: TorchProgram, settings: OpenSettings) -> None:
         finder = LayerFinder(program)
         self._found = finder.find()
-        self.inputs, self.outputs = program.inputs, program.outputs
-        self.batch_size, self.folded_batch_norms = program.batch_size, program.folded_batch_norms
-        self.layers = tuple(each.layer for each in self._found)
-        self.skipped = tuple(finder.skipped)
+        self.facts = ModelFacts(
+            inputs=program.inputs,
+            outputs=program.outputs,
+            layers=tuple(each.layer for each in self._found),
+            skipped=tuple(finder.skipped),
+            folded_batch_norms=program.folded_batch_norms,
+            batch_size=program.batch_size,
+        )
         self._device = torch.device("cpu" if settings.device == "auto" else settings.device)
         self._module = program.module
         self._activations: dict[str, TensorQuantizer] = {}
@@ -125,21 +130,20 @@ class TorchSession:
     def observe(self, batch: Tensors, observe: Observe) -> None:
         """Run fp32 and show the tensor on every activation edge."""
         self.select(frozenset())
-        self._outputs(_Watcher(self._module, self._edges, observe, _length(batch)), batch)
+        self._outputs(_Watcher(self._module, self._edges, observe, length_of(batch)), batch)
 
     def _outputs(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
-        length = _length(batch)
+        length = length_of(batch)
         with torch.inference_mode():
-            tensors = [self._tensor(batch[spec.name], length) for spec in self.inputs]
+            tensors = [self._tensor(batch[spec.name]) for spec in self.facts.inputs]
             result = interpreter.run(*tensors, enable_io_processing=False)
             leaves = [each for each in result if isinstance(each, torch.Tensor)]
-            return {spec.name: leaf[:length].cpu().numpy() for spec, leaf in zip(self.outputs, leaves, strict=True)}
+            return {
+                spec.name: leaf[:length].cpu().numpy() for spec, leaf in zip(self.facts.outputs, leaves, strict=True)
+            }
 
-    def _tensor(self, array: Array, length: int) -> torch.Tensor:
-        if self.batch_size is not None and length < self.batch_size:
-            missing = self.batch_size - length
-            array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+    def _tensor(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(filled(array, self.facts.batch_size)).to(self._device)
 
 
 class _Watcher(fx.Interpreter):
@@ -175,7 +179,3 @@ def _channel_axis(found: Found, axis: int, value: torch.Tensor) -> int | None:
             # output channels repeat over the groups, so axis 1 alone does not name a channel; one scale is safe
             return None
     return axis % value.ndim
-
-
-def _length(batch: Tensors) -> int:
-    return len(next(iter(batch.values())))

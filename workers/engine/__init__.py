@@ -1,0 +1,1 @@
+"""How variants are run: what does not depend on a runtime."""

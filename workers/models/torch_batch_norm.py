@@ -50,7 +50,7 @@ def _can_take(producer: fx.Node) -> bool:
         return False
     if producer.target in TRANSPOSED:
         groups = producer.args[6] if len(producer.args) > 6 else 1
-        return groups == 1
+        return bool(groups == 1)
     return producer.target in FOLDABLE
 
 

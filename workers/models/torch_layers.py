@@ -39,8 +39,8 @@ VIEWS = {aten.t.default, aten.transpose.int, aten.permute.default, aten.detach.d
 NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
 ELEMENTWISE_NAMES = (
     "add add_ sub sub_ mul mul_ div div_ pow neg exp erf tanh sigmoid relu relu_ gelu silu silu_ hardtanh hardtanh_ "
-    "hardswish hardswish_ hardsigmoid leaky_relu leaky_relu_ clamp clamp_ clamp_min sqrt rsqrt abs dropout to contiguous "
-    "detach clone"
+    "hardswish hardswish_ hardsigmoid leaky_relu leaky_relu_ clamp clamp_ clamp_min sqrt rsqrt abs dropout to "
+    "contiguous detach clone"
 )
 ELEMENTWISE = frozenset(ELEMENTWISE_NAMES.split())
 

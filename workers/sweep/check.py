@@ -60,15 +60,15 @@ def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
     name = FORMAT_BACKEND[row.format]
     opened = backend(name).open(context.blobs.path(row.sha256), OpenSettings())
     return {
-        "inputs": [each.model_dump(mode="json") for each in opened.inputs],
-        "outputs": [each.model_dump(mode="json") for each in opened.outputs],
-        "layers": len(opened.layers),
-        "layer_names": [each.name for each in opened.layers],
-        "skipped": [each.model_dump(mode="json") for each in opened.skipped],
-        "folded_batch_norms": opened.folded_batch_norms,
-        "batch_size": opened.batch_size,
-        "macs": sum(each.macs or 0 for each in opened.layers),
-        "weight_bytes": sum(each.weight_bytes for each in opened.layers),
+        "inputs": [each.model_dump(mode="json") for each in opened.facts.inputs],
+        "outputs": [each.model_dump(mode="json") for each in opened.facts.outputs],
+        "layers": len(opened.facts.layers),
+        "layer_names": [each.name for each in opened.facts.layers],
+        "skipped": [each.model_dump(mode="json") for each in opened.facts.skipped],
+        "folded_batch_norms": opened.facts.folded_batch_norms,
+        "batch_size": opened.facts.batch_size,
+        "macs": sum(each.macs or 0 for each in opened.facts.layers),
+        "weight_bytes": sum(each.weight_bytes for each in opened.facts.layers),
     }
 
 

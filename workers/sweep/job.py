@@ -105,7 +105,7 @@ class Job:
         row = self.calibration if calibration else self.dataset
         model = self.open_model()
         return BoundEvaluationSet(
-            open_dataset(self.context.blobs, row), model.inputs, Preprocessing.model_validate(row.preprocessing)
+            open_dataset(self.context.blobs, row), model.facts.inputs, Preprocessing.model_validate(row.preprocessing)
         )
 
     def metric(self, *, has_labels: bool) -> TaskMetric:

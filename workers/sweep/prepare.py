@@ -24,23 +24,23 @@ def run(job: Job) -> Prepared:
     try:
         dataset = job.open_dataset()
         calibration = job.open_dataset(calibration=True)
-        outputs = [each.name for each in model.outputs]
+        outputs = [each.name for each in model.facts.outputs]
         resolve_metric(settings.metric, has_labels=dataset.targets is not None, output_names=outputs)
     except InvalidInput as error:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)
     plan = Plan(
-        layers=tuple(model.layers),
-        excluded=excluded_layers(model.layers, settings.include, settings.exclude),
-        skipped=tuple(model.skipped),
-        inputs=tuple(model.inputs),
-        outputs=tuple(model.outputs),
-        folded_batch_norms=model.folded_batch_norms,
+        layers=tuple(model.facts.layers),
+        excluded=excluded_layers(model.facts.layers, settings.include, settings.exclude),
+        skipped=tuple(model.facts.skipped),
+        inputs=tuple(model.facts.inputs),
+        outputs=tuple(model.facts.outputs),
+        folded_batch_norms=model.facts.folded_batch_norms,
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
         shards=cut_shards(samples, settings.shard_size),
-        batch_size=model.batch_size or BATCH_SIZE,
+        batch_size=model.facts.batch_size or BATCH_SIZE,
         calibration_samples=min(settings.calibration.samples, calibration.samples),
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))
