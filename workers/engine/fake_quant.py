@@ -11,7 +11,7 @@ SMALLEST_AMAX = 2.0**-24
 
 
 def scale_of(amax: float) -> np.float32:
-    """amax / 127; 1.0 for a tensor that is always zero, so that zero stays zero and nothing becomes NaN."""
+    """The scale, amax / 127; 1.0 for a tensor that is always zero, so that zero stays zero and nothing becomes NaN."""
     return np.float32(1.0) if amax <= SMALLEST_AMAX else np.float32(amax / LEVELS)
 
 

@@ -9,7 +9,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def fold_batch_norms(graph: onnx.GraphProto) -> int:
-    """Fold in place; how many were. A layer whose weight is shared, or whose output is read elsewhere, keeps its own."""
+    """Fold in place; how many were. Where the weight is shared or the output read elsewhere too, the norm stays."""
     constants = {each.name: each for each in graph.initializer}
     readers: dict[str, int] = {}
     for name in (*(name for node in graph.node for name in node.input), *(each.name for each in graph.output)):

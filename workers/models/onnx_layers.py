@@ -22,8 +22,35 @@ Array = npt.NDArray[np.generic]
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 POOLS = {"AveragePool", "GlobalAveragePool"}
 ELEMENTWISE = frozenset(
-    "Add Sub Mul Div Pow Neg Exp Erf Tanh Sigmoid Relu Gelu LeakyRelu Elu Clip HardSigmoid HardSwish Sqrt Reciprocal Abs "
-    "Softplus Mish Selu PRelu Identity Cast Dropout".split()
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Neg",
+        "Exp",
+        "Erf",
+        "Tanh",
+        "Sigmoid",
+        "Relu",
+        "Gelu",
+        "LeakyRelu",
+        "Elu",
+        "Clip",
+        "HardSigmoid",
+        "HardSwish",
+        "Sqrt",
+        "Reciprocal",
+        "Abs",
+        "Softplus",
+        "Mish",
+        "Selu",
+        "PRelu",
+        "Identity",
+        "Cast",
+        "Dropout",
+    }
 )
 CONSTANT_VIEWS = {"Identity", "Transpose"}
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -3,7 +3,6 @@
 The last opened model and evaluation set stay open in the worker's process, for the sweep's next unit.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,6 @@ from workers.context import WorkerContext
 from workers.data.binding import BoundEvaluationSet
 from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
 from workers.lease import HeldLease
-from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric, resolve_metric
 from workers.sweep.plan import Plan
 
@@ -108,16 +106,11 @@ class Job:
             open_dataset(self.context.blobs, row), model.facts.inputs, Preprocessing.model_validate(row.preprocessing)
         )
 
-    def metric(self, *, has_labels: bool) -> TaskMetric:
+    def metric(self) -> TaskMetric:
         """The metric that ranks the layers."""
-        return resolve_metric(
-            self.settings.metric, has_labels=has_labels, output_names=[each.name for each in self.plan.outputs]
-        )
-
-    def results(self, sha256s: list[str]) -> Iterator[ShardResult]:
-        """Stored per-sample results."""
-        for each in sha256s:
-            yield ShardResult.from_bytes(self.context.blobs.read(each))
+        plan = self.plan
+        outputs = [each.name for each in plan.outputs]
+        return resolve_metric(self.settings.metric, has_labels=plan.has_labels, output_names=outputs)
 
 
 def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:

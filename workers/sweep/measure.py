@@ -24,15 +24,14 @@ def run(job: Job) -> Measured:
     indices = plan.order()[payload["start"] : payload["stop"]]
     batches = list(dataset.batches(indices, plan.batch_size))
     variants = variants_of(job)
-    metric = job.metric(has_labels=dataset.targets is not None)
+    metric = job.metric()
     reference = _reference(job, model, batches, metric.output)
     targets = None if dataset.targets is None else [each.targets for each in batches]
     recorder = Recorder(metric, reference, targets)
     inputs = [each.inputs for each in batches]
-    steps, total = 0, len(variants) * len(batches)
-    for done in model.evaluate(inputs, variants):
-        steps += 1
-        job.held.checkpoint(steps / total)
+    total = len(variants) * len(batches)
+    for step, done in enumerate(model.evaluate(inputs, variants)):
+        job.held.checkpoint(step / total)
         if done.outputs is None:
             recorder.fail(done.variant.name, done.failure or "it gave no output")
         else:

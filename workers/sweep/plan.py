@@ -33,6 +33,8 @@ class Plan(Frozen):
     shards: tuple[Shard, ...]
     batch_size: int
     calibration_samples: int
+    has_labels: bool
+    shards_in_table: int = 0
 
     def order(self) -> npt.NDArray[np.int64]:
         """Indices of the samples in the order in which shards take them, shape (samples,)."""

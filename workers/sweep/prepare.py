@@ -42,6 +42,7 @@ def run(job: Job) -> Prepared:
         shards=cut_shards(samples, settings.shard_size),
         batch_size=model.facts.batch_size or BATCH_SIZE,
         calibration_samples=min(settings.calibration.samples, calibration.samples),
+        has_labels=dataset.targets is not None,
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))
 

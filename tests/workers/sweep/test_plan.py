@@ -64,6 +64,7 @@ def plan(**changes: object) -> Plan:
         shards=cut_shards(40, 10),
         batch_size=8,
         calibration_samples=10,
+        has_labels=True,
     )
     return base.model_copy(update=changes)
 
