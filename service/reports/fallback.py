@@ -1,0 +1,39 @@
+"""The fallback list for machines: which layers stay in floating point, and the drop that was measured with it."""
+
+import json
+from typing import Any
+
+from service.reports.report import SCHEMA_VERSION, Report
+
+
+def fallback_layers(report: Report) -> dict[str, Any]:
+    """The decision as a small document: layers by id, name and operation."""
+    decision = report.decision
+    fallback = set(decision.fallback) if decision else set()
+    layers = [
+        {"id": each.layer.id, "name": each.layer.name, "op": each.layer.op.value, "state": each.state}
+        for each in report.layers
+    ]
+    chosen = decision.chosen if decision else None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sweep": report.sweep_id,
+        "status": decision.status if decision else None,
+        "explanation": decision.explanation if decision else None,
+        "metric": report.metric.name,
+        "max_drop": decision.max_drop if decision else None,
+        "verified_drop": chosen.score.drop.model_dump(mode="json") if chosen else None,
+        "verified_metric": chosen.score.metric.model_dump(mode="json") if chosen else None,
+        "fallback": [_public(each) for each in layers if each["id"] in fallback],
+        "int8": [_public(each) for each in layers if each["state"] == "measured" and each["id"] not in fallback],
+        "floating_point_anyway": [_public(each) for each in layers if each["state"] != "measured"],
+    }
+
+
+def to_json(report: Report) -> bytes:
+    """The same as JSON bytes."""
+    return (json.dumps(fallback_layers(report), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _public(layer: dict[str, str]) -> dict[str, str]:
+    return {key: layer[key] for key in ("id", "name", "op")}

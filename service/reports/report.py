@@ -1,0 +1,99 @@
+"""The report of a sweep, as a documented document (``docs/report.schema.json``)."""
+
+import json
+from typing import Any, Literal
+
+from service.domain.layers import Frozen, SkippedOperation, TensorSpec
+from service.domain.results import Decision, LayerResult, VariantScore
+from service.domain.settings import SweepSettings
+
+SCHEMA_VERSION = 1
+
+
+class ModelSection(Frozen):
+    """The model that was measured."""
+
+    id: str
+    name: str
+    sha256: str
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    folded_batch_norms: int
+
+
+class DatasetSection(Frozen):
+    """The evaluation set: ``samples`` is how many were used out of ``population``."""
+
+    id: str
+    name: str
+    sha256: str
+    population: int
+    samples: int
+    class_counts: dict[str, int] | None = None
+
+
+class CalibrationSection(Frozen):
+    """How activation ranges were found, and on what."""
+
+    method: str
+    percentile: float | None
+    dataset_id: str
+    dataset_name: str
+    samples: int
+
+
+class MetricSection(Frozen):
+    """The metric that ranks the layers."""
+
+    name: str
+    output: str
+    higher_is_better: bool
+    unit: str
+
+
+class Warning_(Frozen):  # noqa: N801  (Warning is a builtin)
+    """Something that the reader should know before trusting a number."""
+
+    code: str
+    message: str
+
+
+class Cost(Frozen):
+    """What the sweep took. ``seconds``: phase → time of its units, summed over workers."""
+
+    seconds: dict[str, float]
+    variants: int
+    shards: int
+
+
+class Report(Frozen):
+    """Everything that a sweep found. Layers are in topological order; ``rank`` orders them by sensitivity."""
+
+    schema_version: Literal[1] = 1
+    sweep_id: str
+    created_at: str
+    finished_at: str
+    settings: SweepSettings
+    model: ModelSection
+    dataset: DatasetSection
+    calibration: CalibrationSection
+    metric: MetricSection
+    controls: dict[str, VariantScore]
+    layers: tuple[LayerResult, ...]
+    skipped: tuple[SkippedOperation, ...]
+    decision: Decision | None
+    warnings: tuple[Warning_, ...]
+    environment: dict[str, Any]
+    cost: Cost
+
+
+def to_json(report: Report) -> bytes:
+    """The report as JSON, the same bytes for the same report."""
+    document = report.model_dump(mode="json")
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the report."""
+    return Report.model_json_schema()

@@ -1,0 +1,101 @@
+"""Phase 6: everything that the sweep found, as files."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+
+from service.domain.results import Decision, LayerResult, VariantScore
+from service.domain.states import UnitState
+from service.reports import fallback, html, layers_csv
+from service.reports.report import (
+    CalibrationSection,
+    Cost,
+    DatasetSection,
+    MetricSection,
+    ModelSection,
+    Report,
+    Warning_,
+    to_json,
+)
+from service.store.tables import LayerRow, ScoreRow, UnitRow
+from workers.sweep.job import Job
+from workers.sweep.outcome import Artifact, Reported
+from workers.sweep.warnings import result_warnings
+
+
+def run(job: Job) -> Reported:
+    """Write the report's files."""
+    report = make(job)
+    files = (
+        ("report.json", "application/json", to_json(report)),
+        ("report.html", "text/html; charset=utf-8", html.to_html(report)),
+        ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
+        ("fallback_layers.json", "application/json", fallback.to_json(report)),
+    )
+    return Reported(tuple(Artifact(name, kind, job.context.blobs.put(content)) for name, kind, content in files))
+
+
+def make(job: Job) -> Report:
+    """The report, from rows alone."""
+    with job.context.database.read() as session:
+        layer_rows = session.scalars(
+            select(LayerRow).where(LayerRow.sweep_id == job.sweep_id).order_by(LayerRow.position)
+        )
+        layers = tuple(LayerResult.model_validate(row.document) for row in layer_rows)
+        score_rows = session.scalars(
+            select(ScoreRow).where(ScoreRow.sweep_id == job.sweep_id).order_by(ScoreRow.variant)
+        )
+        controls = {row.variant: VariantScore.model_validate(row.document) for row in score_rows}
+        query = select(UnitRow.kind, func.sum(UnitRow.finished_at - UnitRow.started_at)).where(
+            UnitRow.sweep_id == job.sweep_id, UnitRow.state == UnitState.DONE
+        )
+        seconds = {kind: round(spent or 0.0, 3) for kind, spent in session.execute(query.group_by(UnitRow.kind))}
+    plan, settings = job.plan, job.settings
+    metric = job.metric()
+    return Report(
+        sweep_id=job.sweep_id,
+        created_at=_time(job.sweep.created_at),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=settings,
+        model=ModelSection(
+            id=job.model.id,
+            name=job.model.name,
+            sha256=job.model.sha256,
+            format=job.model.format,
+            inputs=plan.inputs,
+            outputs=plan.outputs,
+            folded_batch_norms=plan.folded_batch_norms,
+        ),
+        dataset=DatasetSection(
+            id=job.dataset.id,
+            name=job.dataset.name,
+            sha256=job.dataset.sha256,
+            population=plan.population,
+            samples=plan.samples,
+            class_counts=job.dataset.info.get("class_counts") or None,
+        ),
+        calibration=CalibrationSection(
+            method=settings.calibration.method,
+            percentile=settings.calibration.percentile if settings.calibration.method == "percentile" else None,
+            dataset_id=job.calibration.id,
+            dataset_name=job.calibration.name,
+            samples=plan.calibration_samples,
+        ),
+        metric=MetricSection(
+            name=metric.name, output=metric.output, higher_is_better=metric.higher_is_better, unit=metric.unit
+        ),
+        controls=controls,
+        layers=layers,
+        skipped=plan.skipped,
+        decision=Decision.model_validate(job.sweep.decision) if job.sweep.decision else None,
+        warnings=tuple(
+            Warning_(**each)
+            for each in [*job.sweep.warnings, *result_warnings(controls, job.dataset.info, metric.name)]
+        ),
+        environment=job.sweep.environment,
+        cost=Cost(seconds=seconds, variants=len(job.active_layers()) + len(controls), shards=len(plan.shards)),
+    )
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
