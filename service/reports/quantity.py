@@ -15,7 +15,7 @@ SHORT_UNITS = {"dB": "dB", "nats": "nats"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """How one kind of number is written. ``factor`` takes the stored number to ``unit``; ``decimals`` None: 3 digits."""
+    """How one kind of number is written. ``factor`` takes it to ``unit``; ``decimals`` None: 3 significant digits."""
 
     unit: str = ""
     factor: float = 1.0

@@ -7,7 +7,7 @@ INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str) -> str:
-    """The text with every character that has no glyph of its own written as an escape (``\\x00``, ``\\u202e``)."""
+    r"""The text with every character that has no glyph of its own written as an escape (``\x00``, ``\u202e``)."""
     return "".join(_escape(each) if unicodedata.category(each) in INVISIBLE else each for each in text)
 
 
