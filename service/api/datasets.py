@@ -11,10 +11,12 @@ from service.api.deps import Cursor, InServices, Limit, Name, Services
 from service.api.problems import documented
 from service.api.times import instant
 from service.api.uploads import BODY, receive
+from service.broker import DATA_QUEUE
 from service.domain.errors import InvalidInput
 from service.domain.settings import Preprocessing
 from service.domain.states import ResourceState
-from service.inspection.dataset_files import inspect_dataset
+from service.inspection.dataset_files import DatasetSketch, inspect_dataset
+from service.inspection.formats import DatasetFormat
 from service.store import resources
 from service.store.blobs import BlobWriter
 from service.store.leftovers import remove_leftovers
@@ -114,9 +116,16 @@ def _store(
 ) -> tuple[DatasetRow, str | None]:
     sketch = inspect_dataset(writer.flush())
     blob = writer.commit()
-    file = resources.NewFile(name, blob, sketch.format.value, info=sketch.model_dump(mode="json", exclude={"format"}))
+    file = resources.NewFile(name, blob, sketch.format.value, info=_info(sketch))
     with services.database.write() as session:
-        return resources.add_dataset(session, file, preprocessing)
+        return resources.add_dataset(session, file, preprocessing, queue=DATA_QUEUE)
+
+
+def _info(sketch: DatasetSketch) -> dict[str, Any]:
+    info = sketch.model_dump(mode="json", exclude={"format"}, exclude_none=True)
+    if sketch.format is not DatasetFormat.PARQUET:  # what a Parquet file holds is for a worker to see
+        info["has_labels"] = sketch.labels is not None or sketch.class_counts is not None
+    return info
 
 
 @router.get("")

@@ -13,11 +13,13 @@ from service.store.progress import Progress
 from service.store.tables import SweepRow
 
 
-class WorkUnits(BaseModel):
-    """How many pieces of work are done, of those that are planned so far."""
+class ProgressView(BaseModel):
+    """``fraction`` goes from 0 to 1; ``estimated`` while it is not known yet how much is to be verified."""
 
-    done: int
-    total: int
+    fraction: float
+    estimated: bool
+    units_done: int
+    units_total: int
 
 
 class Message(BaseModel):
@@ -56,16 +58,13 @@ class Links(BaseModel):
 class SweepView(BaseModel):
     """A sweep. ``settings`` as asked for, ``backend`` the one in force; ``environment``: host, device, versions.
 
-    ``progress`` goes from 0 to 1; ``progress_estimated`` while it is not known yet how much is to be verified.
     ``eta_seconds`` is null until there is a measured rate. ``decision`` is null until it stands.
     """
 
     id: str
     state: SweepState
     phase: Phase
-    progress: float
-    progress_estimated: bool
-    work_units: WorkUnits
+    progress: ProgressView
     eta_seconds: float | None
     cancel_requested: bool
     problem: Message | None
@@ -89,9 +88,12 @@ class SweepView(BaseModel):
             id=row.id,
             state=SweepState(row.state),
             phase=Phase(row.phase),
-            progress=progress.fraction,
-            progress_estimated=progress.estimated,
-            work_units=WorkUnits(done=progress.units_done, total=progress.units_total),
+            progress=ProgressView(
+                fraction=progress.fraction,
+                estimated=progress.estimated,
+                units_done=progress.units_done,
+                units_total=progress.units_total,
+            ),
             eta_seconds=progress.eta_seconds,
             cancel_requested=row.cancel_requested,
             problem=problem,
@@ -118,7 +120,7 @@ class SweepList(BaseModel):
 
 def entity_tag(revision: int, view: SweepView) -> str:
     """Changes with the row and with its progress; weak, since the time that is left is not part of it."""
-    return f'W/"{revision}-{view.work_units.done}-{view.progress}"'
+    return f'W/"{revision}-{view.progress.units_done}-{view.progress.fraction}"'
 
 
 def tag_matches(if_none_match: str | None, tag: str) -> bool:

@@ -8,7 +8,6 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.broker import DATA_QUEUE
 from service.domain.errors import Conflict, NotFound
 from service.domain.settings import BackendName, Preprocessing
 from service.domain.states import ResourceState, UnitKind
@@ -46,8 +45,13 @@ def add_model(session: Session, file: NewFile) -> tuple[ModelRow, str | None]:
     return row, queue
 
 
-def add_dataset(session: Session, file: NewFile, preprocessing: Preprocessing) -> tuple[DatasetRow, str | None]:
-    """The evaluation set of these bytes and this preprocessing, and the queue to hint at (None: it was there)."""
+def add_dataset(
+    session: Session, file: NewFile, preprocessing: Preprocessing, *, queue: str
+) -> tuple[DatasetRow, str | None]:
+    """The evaluation set of these bytes and this preprocessing, and the queue to hint at (None: it was there).
+
+    ``queue``: that of the workers that check evaluation sets.
+    """
     document = preprocessing.model_dump(mode="json", exclude_none=True)
     key = json.dumps(document, sort_keys=True)
     existing = select(DatasetRow).where(DatasetRow.sha256 == file.blob.sha256, DatasetRow.preprocessing_key == key)
@@ -55,8 +59,8 @@ def add_dataset(session: Session, file: NewFile, preprocessing: Preprocessing) -
     found = _existing_or_add(session, existing, row)
     if found is not row:
         return found, None
-    add_units(session, [NewUnit(UnitKind.CHECK_DATASET, row.id, DATA_QUEUE)])
-    return row, DATA_QUEUE
+    add_units(session, [NewUnit(UnitKind.CHECK_DATASET, row.id, queue)])
+    return row, queue
 
 
 def _columns(file: NewFile) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Rows:
     def dataset(self, digit: str = "b", state: ResourceState = ResourceState.READY) -> str:
         with self.database.write() as session:
             file = resources.NewFile("d", Blob(digit * 64, 1), "npz")
-            row, _ = resources.add_dataset(session, file, Preprocessing())
+            row, _ = resources.add_dataset(session, file, Preprocessing(), queue="data")
             row.state = state
             session.query(UnitRow).filter(UnitRow.subject_id == row.id).update({"state": UnitState.DONE})
             return row.id
