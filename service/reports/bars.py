@@ -1,97 +1,98 @@
-"""The ranked layers as horizontal bars with 95 % intervals."""
+"""Where the bars of the sensitivity chart stand: layers ranked, drops with their intervals, in pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from service.domain.results import LayerResult
 
-from service.domain.results import Interval
-from service.reports.axis import Axis, axis_of
-from service.reports.quantity import Quantity
-from service.reports.svg import drawing, element
-from service.reports.visible_text import shortened, visible
-
-WIDTH, ROW, TOP, BOTTOM = 1080.0, 26.0, 34.0, 10.0
-RANK_RIGHT, LABEL_LEFT, LABEL_CHARACTERS, MARK_LEFT = 30.0, 42.0, 34, 312.0
-PLOT_LEFT, PLOT_RIGHT, VALUE_RIGHT, RANGE_RIGHT = 352.0, 850.0, 936.0, WIDTH - 2
+MOST_BARS = 40
+WIDTH = 520.0
+ROW = 22
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One layer: ``significant`` beyond noise, ``fallback`` kept in floating point by the decision."""
+    """One layer's bar; x positions in pixels from the left edge of the plot."""
 
-    rank: int | None
     label: str
-    found: Interval
-    significant: bool
-    fallback: bool
+    top: int
+    zero: float
+    end: float
+    low: float | None
+    high: float | None
+    value: str
+    kind: str  # "fallback", "significant" or "noise"
+
+    @property
+    def left(self) -> float:
+        """Left edge of the bar."""
+        return min(self.zero, self.end)
+
+    @property
+    def length(self) -> float:
+        """Length of the bar."""
+        return max(abs(self.end - self.zero), 0.5)
 
 
 @dataclass(frozen=True)
-class BarChart:
-    """What the bars show: ``measure`` by its name, numbers written as ``quantity``, ``name`` the drawing's id."""
+class Chart:
+    """The chart: bars, ticks as (x, label), its height, and how many layers it leaves out."""
 
-    name: str
-    title: str
-    measure: str
-    quantity: Quantity
-
-    def draw(self, bars: Sequence[Bar]) -> Markup:
-        """The drawing; rows in the order given. Where lengths from zero make no sense, dots stand for bars."""
-        axis = axis_of([bar.found for bar in bars], measure=self.measure, start=PLOT_LEFT, stop=PLOT_RIGHT)
-        height = TOP + ROW * len(bars) + BOTTOM
-        rows = [self._row(bar, axis, TOP + ROW * index) for index, bar in enumerate(bars)]
-        return drawing(self.name, self.title, *self._grid(axis, height), *rows, width=WIDTH, height=height)
-
-    def _grid(self, axis: Axis, height: float) -> list[Markup]:
-        found = []
-        for tick in axis.ticks():
-            x = axis.at(tick)
-            kind = "zero" if tick == 0 and axis.has_zero else "grid"
-            found.append(element("line", x1=x, x2=x, y1=TOP - 6, y2=height - BOTTOM, class_=kind))
-            found.append(element("text", tick_label(self.quantity, tick), x=x, y=TOP - 14, class_="tick middle"))
-        headed = f"95 % interval{f', {self.quantity.unit}' if self.quantity.unit else ''}"
-        found.append(element("text", headed, x=RANGE_RIGHT, y=TOP - 14, class_="tick end"))
-        return found
-
-    def _row(self, bar: Bar, axis: Axis, top: float) -> Markup:
-        middle = top + ROW / 2
-        base = middle + 4.5
-        name = visible(bar.label)
-        told = f"{name}: {self.quantity.with_unit(bar.found.value)}, 95 % interval {self.quantity.range(bar.found)}"
-        parts = [
-            element("title", told + (", stays in floating point" if bar.fallback else "")),
-            element("rect", x=0, y=top, width=WIDTH, height=ROW, class_="row", rx=4),
-            element("text", str(bar.rank or ""), x=RANK_RIGHT, y=base, class_="rank end"),
-            element("text", shortened(name, LABEL_CHARACTERS), x=LABEL_LEFT, y=base, class_="label"),
-            element("text", self.quantity.number(bar.found.value), x=VALUE_RIGHT, y=base, class_="value end"),
-            element("text", self.quantity.range(bar.found), x=RANGE_RIGHT, y=base, class_="range end"),
-        ]
-        if bar.fallback:
-            parts.append(element("rect", x=MARK_LEFT, y=middle - 8, width=26, height=16, rx=8, class_="mark"))
-            parts.append(element("text", "FP", x=MARK_LEFT + 13, y=middle + 3.8, class_="mark-text middle"))
-        kind = "significant" if bar.significant else "noise"
-        return element("g", *parts, *_length(bar.found, axis, middle), class_=f"bar {kind}")
+    bars: tuple[Bar, ...]
+    ticks: tuple[tuple[float, str], ...]
+    width: float
+    height: int
+    zero: float
+    left_out: int
 
 
-def tick_label(quantity: Quantity, tick: float) -> str:
-    """A round number, as short as it can be written."""
-    text = f"{tick * quantity.factor:.6g}"
-    return quantity.number(tick) if "e" in text else text.replace("-", "−")
+def chart(layers: Sequence[LayerResult], fallback: frozenset[str]) -> Chart:
+    """The most sensitive layers first, at most 40."""
+    ranked = sorted((each for each in layers if each.score and each.rank), key=lambda each: each.rank or 0)
+    shown = [each for each in ranked[:MOST_BARS] if each.score and each.score.drop.value is not None]
+    ends = [0.0]
+    for each in shown:
+        assert each.score is not None
+        drop = each.score.drop
+        ends += [value for value in (drop.value, drop.low, drop.high) if value is not None]
+    low, high = min(ends), max(ends)
+    span = (high - low) or 1.0
+
+    def x(value: float) -> float:
+        return round((value - low) / span * WIDTH, 1)
+
+    bars = tuple(_bar(each, index, x, fallback) for index, each in enumerate(shown))
+    ticks = tuple((x(value), f"{value:.3g}") for value in _ticks(low, high))
+    return Chart(bars, ticks, WIDTH, ROW * len(bars), x(0.0), len(ranked) - len(shown))
 
 
-def _length(found: Interval, axis: Axis, middle: float) -> list[Markup]:
-    if found.value is None:
-        return []
-    x, parts = axis.at(found.value), []
-    if axis.has_zero:
-        zero = axis.at(0)
-        left, width = min(x, zero), max(abs(x - zero), 1.5)
-        parts.append(element("rect", x=left, y=middle - 7, width=width, height=14, rx=2.5, class_="length"))
-    if found.low is not None and found.high is not None:
-        low, high = axis.at(found.low), axis.at(found.high)
-        ends = f"M{low:.2f} {middle - 4:.2f}v8M{high:.2f} {middle - 4:.2f}v8M{low:.2f} {middle:.2f}H{high:.2f}"
-        parts.append(element("path", d=ends, class_="whisker"))
-    if not axis.has_zero:
-        parts.append(element("circle", cx=x, cy=middle, r=5, class_="length"))
-    return parts
+def _bar(each: LayerResult, index: int, x: Callable[[float], float], fallback: frozenset[str]) -> Bar:
+    assert each.score is not None
+    drop = each.score.drop
+    assert drop.value is not None
+    kind = "fallback" if each.layer.id in fallback else "significant" if each.significant else "noise"
+    return Bar(
+        label=each.layer.name,
+        top=index * ROW,
+        zero=x(0.0),
+        end=x(drop.value),
+        low=x(drop.low) if drop.low is not None else None,
+        high=x(drop.high) if drop.high is not None else None,
+        value=f"{drop.value:+.4g}",
+        kind=kind,
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    if high <= low:
+        return [0.0]
+    raw = (high - low) / 5
+    power = 10.0 ** _floor_log10(raw)
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    first = int(low / step) - 1
+    values = [round(index * step, 12) for index in range(first, first + 12)]
+    return [value for value in values if low <= value <= high]
+
+
+def _floor_log10(value: float) -> int:
+    return int(f"{value:e}".partition("e")[2])

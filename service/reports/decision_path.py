@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from service.domain.results import Decision, Interval, VariantScore
 from service.reports.axis import Axis, axis_of
-from service.reports.bars import tick_label
+from service.reports.ranking_chart import tick_label
 from service.reports.quantity import Quantity, counted
 from service.reports.svg import drawing, element
 
