@@ -6,8 +6,8 @@ from markupsafe import Markup
 
 from service.domain.results import Decision, Interval, VariantScore
 from service.reports.axis import Axis, axis_of
-from service.reports.ranking_chart import tick_label
 from service.reports.quantity import Quantity, counted
+from service.reports.ranking_chart import tick_label
 from service.reports.svg import drawing, element
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 620.0, 300.0, 64.0, 600.0, 22.0, 250.0
@@ -64,7 +64,7 @@ def _grid(axis: Axis, quantity: Quantity) -> list[Markup]:
         y = axis.at(tick)
         kind = "zero" if tick == 0 and axis.has_zero else "grid"
         found.append(element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_=kind))
-        found.append(element("text", tick_label(quantity, tick), x=LEFT - 10, y=y + 4, class_="tick end"))
+        found.append(element("text", tick_label(quantity, tick, log=axis.log), x=LEFT - 10, y=y + 4, class_="tick end"))
     return found
 
 

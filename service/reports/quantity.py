@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from service.domain.results import Interval
-from service.reports.report import MetricDescription
+from service.reports.report import MetricSection
 
 NO_NUMBER = "–"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -22,12 +22,12 @@ class Quantity:
     decimals: int | None = None
 
     @classmethod
-    def level(cls, metric: MetricDescription) -> Self:
+    def level(cls, metric: MetricSection) -> Self:
         """Of the metric's own values."""
         return cls("%", 100.0, 2) if metric.unit == SHARE else cls(SHORT_UNITS.get(metric.unit, ""))
 
     @classmethod
-    def drop(cls, metric: MetricDescription) -> Self:
+    def drop(cls, metric: MetricSection) -> Self:
         """Of differences of the metric: percentage points where it is a share."""
         return cls("pp", 100.0, 2) if metric.unit == SHARE else cls(SHORT_UNITS.get(metric.unit, ""))
 
@@ -53,6 +53,10 @@ class Quantity:
             return NO_NUMBER
         return f"{self.number(found.low)} to {self.number(found.high)}"
 
+    def brief(self, found: Interval) -> str:
+        """The value with its unit, and the interval in brackets without a word."""
+        return f"{self.with_unit(found.value)} ({self.range(found)})"
+
     def phrase(self, found: Interval) -> str:
         """For a sentence: the value with its unit, and the interval in brackets."""
         if found.value is None:
@@ -75,6 +79,11 @@ def significant(value: float, digits: int = 3) -> str:
 
 def _magnitude(value: float) -> int:
     return int(f"{value:e}".partition("e")[2])
+
+
+def worsening(metric: MetricSection) -> str:
+    """What a positive drop is called: a metric that should be low does not drop when it worsens."""
+    return "drop" if metric.higher_is_better else "increase"
 
 
 def counted(count: int, noun: str) -> str:

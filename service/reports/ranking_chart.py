@@ -1,5 +1,6 @@
 """The ranked layers as horizontal bars with 95 % intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,13 +8,13 @@ from markupsafe import Markup
 
 from service.domain.results import Interval
 from service.reports.axis import Axis, axis_of
-from service.reports.quantity import Quantity
+from service.reports.quantity import SUPERSCRIPTS, Quantity
 from service.reports.svg import drawing, element
 from service.reports.visible_text import shortened, visible
 
 WIDTH, ROW, TOP, BOTTOM = 1080.0, 26.0, 34.0, 10.0
 RANK_RIGHT, LABEL_LEFT, LABEL_CHARACTERS, MARK_LEFT = 30.0, 42.0, 34, 312.0
-PLOT_LEFT, PLOT_RIGHT, VALUE_RIGHT, RANGE_RIGHT = 352.0, 850.0, 936.0, WIDTH - 2
+PLOT_LEFT, PLOT_RIGHT, VALUE_RIGHT, RANGE_RIGHT = 352.0, 812.0, 890.0, WIDTH - 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class BarChart:
             x = axis.at(tick)
             kind = "zero" if tick == 0 and axis.has_zero else "grid"
             found.append(element("line", x1=x, x2=x, y1=TOP - 6, y2=height - BOTTOM, class_=kind))
-            found.append(element("text", tick_label(self.quantity, tick), x=x, y=TOP - 14, class_="tick middle"))
+            found.append(
+                element("text", tick_label(self.quantity, tick, log=axis.log), x=x, y=TOP - 14, class_="tick middle")
+            )
         headed = f"95 % interval{f', {self.quantity.unit}' if self.quantity.unit else ''}"
         found.append(element("text", headed, x=RANGE_RIGHT, y=TOP - 14, class_="tick end"))
         return found
@@ -74,8 +77,10 @@ class BarChart:
         return element("g", *parts, *_length(bar.found, axis, middle), class_=f"bar {kind}")
 
 
-def tick_label(quantity: Quantity, tick: float) -> str:
-    """A round number, as short as it can be written."""
+def tick_label(quantity: Quantity, tick: float, *, log: bool = False) -> str:
+    """A round number, as short as it can be written; powers of ten on a logarithmic axis."""
+    if log:
+        return f"10{str(round(math.log10(tick))).translate(SUPERSCRIPTS)}"
     text = f"{tick * quantity.factor:.6g}"
     return quantity.number(tick) if "e" in text else text.replace("-", "−")
 

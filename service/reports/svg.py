@@ -4,7 +4,7 @@ from markupsafe import Markup, escape
 
 
 def element(tag: str, *children: str, **attributes: str | float) -> Markup:
-    """One element. Text and attribute values are escaped; ``stroke_width`` names ``stroke-width``, ``class_`` ``class``."""
+    """One element, text and attribute values escaped; ``stroke_width`` is ``stroke-width``, ``class_`` ``class``."""
     written = Markup("").join(
         Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _value(value))
         for name, value in attributes.items()
@@ -23,7 +23,7 @@ def drawing(name: str, title: str, *children: str, width: float, height: float) 
         role="img",
         aria_labelledby=f"{name}-title",
         class_=f"drawing {name}",
-        style=f"min-width:{_value(min(width, 640))}px;max-width:{_value(width)}px",
+        style=f"max-width:{_value(width)}px",
     )
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from service.domain.layers import ALL_INT8
 from service.domain.results import Decision
-from service.reports.quantity import Quantity, counted
+from service.reports.quantity import Quantity, counted, worsening
 from service.reports.report import Report
 
 Tone = Literal["good", "bad", "neutral"]
@@ -48,7 +49,8 @@ def _not_met(report: Report, decision: Decision) -> str:
     limit = Quantity.drop(report.metric).with_unit(decision.max_drop)
     if len(decision.fallback) == _active(report):
         return (
-            f"No fallback list that was measured keeps the {report.metric.name} drop within {limit}"
+            f"No fallback list that was measured keeps the {report.metric.name} {worsening(report.metric)} "
+            f"within {limit}"
             f"{_instead(report, ', and with every layer in int8 it is ')}."
         )
     return (
@@ -66,14 +68,14 @@ def _without_budget(report: Report, decision: Decision) -> str:
 
 
 def _drop(report: Report, decision: Decision) -> str:
-    name = report.metric.name
+    name = f"{report.metric.name} {worsening(report.metric)}"
     if decision.chosen is None:
-        return f"{name} drop that was not measured"
-    return f"{name} drop of {Quantity.drop(report.metric).phrase(decision.chosen.score.drop)}"
+        return f"{name} that was not measured"
+    return f"{name} of {Quantity.drop(report.metric).phrase(decision.chosen.score.drop)}"
 
 
 def _instead(report: Report, words: str = ", instead of {} with every layer in int8") -> str:
-    control = report.controls.all_int8
+    control = report.controls.get(ALL_INT8)
     if control is None or control.drop.value is None:
         return ""
     phrase = Quantity.drop(report.metric).phrase(control.drop)

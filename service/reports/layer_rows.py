@@ -1,0 +1,96 @@
+"""The layer table as the page shows it: most sensitive first, every cell with the value that it is sorted by."""
+
+from dataclasses import dataclass
+
+from service.domain.results import Interval, LayerResult
+from service.reports.quantity import NO_NUMBER, Quantity, scaled_count, significant
+from service.reports.report import Report
+from service.selection.ranking import CONTINUOUS
+
+MEASURE_TITLES = {"kl": "KL", "mse": "MSE"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as it is read, and as it is sorted (None: last)."""
+
+    text: str
+    key: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One row. ``precision`` is where the layer ends up; ``flags`` are the words that the page's filter knows."""
+
+    result: LayerResult
+    precision: str
+    flags: tuple[str, ...]
+    drop: Cell
+    interval: str
+    p_value: Cell
+    divergence: Cell
+    macs: Cell
+    weights: Cell
+    shape: str
+
+
+def layer_rows(report: Report) -> tuple[LayerRow, ...]:
+    """All layers by rank; those without one follow in topological order."""
+    ranked = sorted(report.layers, key=lambda each: (each.rank is None, each.rank or 0))
+    return tuple(_row(report, each) for each in ranked)
+
+
+def divergence_measure(report: Report) -> str | None:
+    """The continuous measure that orders what the metric cannot tell apart; None where the metric is that itself."""
+    measured = {name for each in report.layers if each.score for name in each.score.measures}
+    found = next((name for name in CONTINUOUS if name in measured), None)
+    return None if found == report.metric.name else found
+
+
+def _row(report: Report, result: LayerResult) -> LayerRow:
+    score, layer = result.score, result.layer
+    drop = score.drop if score else None
+    measure = divergence_measure(report)
+    divergence = score.measures.get(measure) if score and measure else None
+    quantity = Quantity.drop(report.metric)
+    precision = _precision(report, result)
+    return LayerRow(
+        result=result,
+        precision=precision,
+        flags=_flags(result, precision),
+        drop=_cell(quantity, drop),
+        interval=quantity.range(drop),
+        p_value=_p_value(drop),
+        divergence=_cell(Quantity(), divergence),
+        macs=Cell(scaled_count(layer.macs), layer.macs),
+        weights=Cell(scaled_count(layer.weight_bytes or None, "B"), layer.weight_bytes),
+        shape="×".join(str(size) for size in layer.output_shape or ()) or NO_NUMBER,
+    )
+
+
+def _precision(report: Report, result: LayerResult) -> str:
+    if result.state in ("failed", "excluded"):
+        return "float"
+    if report.decision is None or result.state == "pending":
+        return ""
+    return "float" if result.layer.id in report.decision.fallback else "int8"
+
+
+def _flags(result: LayerResult, precision: str) -> tuple[str, ...]:
+    found = [result.state, *([precision] if precision else [])]
+    if precision == "float" and result.state == "measured":
+        found.append("fallback")
+    if result.significant:
+        found.append("significant")
+    return tuple(found)
+
+
+def _cell(quantity: Quantity, found: Interval | None) -> Cell:
+    return Cell(quantity.number(found.value if found else None), found.value if found else None)
+
+
+def _p_value(found: Interval | None) -> Cell:
+    p = found.p_value if found else None
+    if p is None:
+        return Cell(NO_NUMBER)
+    return Cell("< 0.0001" if p < 1e-4 else significant(p, 2), p)

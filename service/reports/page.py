@@ -1,0 +1,150 @@
+"""The report as one self-contained page: no network, readable without scripts, every foreign text escaped."""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from service.domain.layers import ALL_INT8, CONTROLS, FP32, FP32_REPEATED
+from service.domain.results import Interval, VariantScore
+from service.domain.settings import SweepMode
+from service.reports.decision_path import Step, draw_path, steps_of
+from service.reports.layer_rows import MEASURE_TITLES, LayerRow, divergence_measure, layer_rows
+from service.reports.quantity import Quantity, counted, worsening
+from service.reports.ranking_chart import Bar, BarChart
+from service.reports.report import Report
+from service.reports.verdict import Verdict, verdict_of
+from service.reports.visible_text import visible
+
+MOST_BARS = 40
+# what the command calls: the reader sets the variable to the service's address
+ADDRESS = "$QUANTSIEVE_URL"
+CONTROL_TITLES = {FP32: "fp32", FP32_REPEATED: "fp32, repeated", ALL_INT8: "All int8"}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One variant of the header: its metric, and its drop where it has one."""
+
+    title: str
+    kind: str
+    value: str
+    unit: str
+    interval: str
+    drop: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template shows besides the report itself."""
+
+    verdict: Verdict
+    tiles: tuple[Tile, ...]
+    chart: Markup | None
+    divergence_chart: Markup | None
+    divergence: str | None
+    meaning: str
+    worsening: str
+    left_out: int
+    rows: tuple[LayerRow, ...]
+    steps: tuple[Step, ...]
+    path: Markup | None
+    quantity: Quantity
+    fallback: tuple[str, ...]
+    settings: str
+    curl: str
+
+
+def to_html(report: Report) -> bytes:
+    """The page as UTF-8; the same bytes for the same report. Partial reports show what there is."""
+    environment = Environment(
+        loader=PackageLoader("service.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"visible": visible, "counted": counted}
+    return environment.get_template("page.html.j2").render(report=report, page=_page(report)).encode()
+
+
+def _page(report: Report) -> Page:
+    rows, decision, quantity = layer_rows(report), report.decision, Quantity.drop(report.metric)
+    charted = [row for row in rows if row.result.score and row.result.score.drop.value is not None]
+    measure = divergence_measure(report)
+    steps = steps_of(decision, report.controls.get(ALL_INT8)) if decision else ()
+    return Page(
+        verdict=verdict_of(report),
+        tiles=_tiles(report),
+        chart=_ranking(report, charted[:MOST_BARS]),
+        divergence_chart=_divergence(charted[:MOST_BARS], measure) if measure else None,
+        divergence=MEASURE_TITLES[measure] if measure else None,
+        meaning=_meaning(report),
+        worsening=worsening(report.metric).capitalize(),
+        left_out=max(len(charted) - MOST_BARS, 0),
+        rows=rows,
+        steps=steps,
+        path=draw_path(steps, decision.max_drop, measure=report.metric.name, quantity=quantity)
+        if decision and steps
+        else None,
+        quantity=quantity,
+        fallback=decision.fallback_names if decision else (),
+        settings=json.dumps(report.settings.model_dump(mode="json"), indent=2, ensure_ascii=True),
+        curl=curl_of(report),
+    )
+
+
+def curl_of(report: Report) -> str:
+    """The shell command that asks for the same sweep again. ASCII only: foreign text shows as it is sent."""
+    body = json.dumps(report.settings.model_dump(mode="json", exclude_defaults=True), ensure_ascii=True)
+    return f'curl -sS "{ADDRESS}/v1/sweeps" \\\n  -H "Content-Type: application/json" \\\n  -d {shlex.quote(body)}'
+
+
+def _meaning(report: Report) -> str:
+    if report.settings.mode is SweepMode.ONE_ON:
+        return f"How much {report.metric.name} worsens when this layer alone runs in int8."
+    return f"How much {report.metric.name} recovers when this layer alone leaves int8."
+
+
+def _tiles(report: Report) -> tuple[Tile, ...]:
+    tiles = [
+        _tile(report, CONTROL_TITLES[name], name.replace("_", "-"), report.controls[name])
+        for name in CONTROLS
+        if name in report.controls
+    ]
+    if report.decision and report.decision.chosen:
+        kept = counted(len(report.decision.fallback), "layer")
+        tiles.append(_tile(report, f"Mixed, {kept} in float", "mixed", report.decision.chosen.score))
+    return tuple(tiles)
+
+
+def _tile(report: Report, title: str, kind: str, score: VariantScore) -> Tile:
+    level, drop = Quantity.level(report.metric), Quantity.drop(report.metric)
+    value = score.metric.value
+    told = "" if kind == "fp32" or score.drop.value is None else f"{worsening(report.metric)} {drop.brief(score.drop)}"
+    interval = score.metric.method if value is None else level.range(score.metric)
+    return Tile(title, kind, level.number(value), level.unit if value is not None else "", interval, told)
+
+
+def _ranking(report: Report, rows: list[LayerRow]) -> Markup | None:
+    bars = [_bar(row, row.result.score.drop) for row in rows if row.result.score]
+    if not bars:
+        return None
+    title = f"Sensitivity of the {len(bars)} most sensitive layers, with 95 % intervals; the table holds the numbers"
+    return BarChart("ranking", title, report.metric.name, Quantity.drop(report.metric)).draw(bars)
+
+
+def _divergence(rows: list[LayerRow], measure: str) -> Markup | None:
+    found = [(row, row.result.score.measures.get(measure)) for row in rows if row.result.score]
+    bars = [_bar(row, interval) for row, interval in found if interval is not None and interval.value is not None]
+    if not bars:
+        return None
+    title = f"{MEASURE_TITLES[measure]} of the output against fp32 for the same layers, with 95 % intervals"
+    return BarChart("divergence", title, measure, Quantity()).draw(bars)
+
+
+def _bar(row: LayerRow, found: Interval) -> Bar:
+    result = row.result
+    return Bar(result.rank, result.layer.name, found, bool(result.significant), "fallback" in row.flags)

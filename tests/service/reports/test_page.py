@@ -1,0 +1,101 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from service.domain.settings import SweepMode
+from service.reports.page import to_html
+from service.reports.report import MetricSection, Report
+from tests.service.reports import sample
+
+VOID = {"meta", "input", "br", "img", "link"}
+
+
+class Structure(HTMLParser):
+    """Tags in order; every end tag must close the last open one."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_says_the_verdict(report: Report) -> None:
+    page = to_html(report).decode()
+    Structure(page)
+    assert "Keep 2 of 28 layers in floating point" in page
+    assert "budget of 1.00\u00a0pp" in page
+
+
+def test_the_page_needs_no_network(report: Report) -> None:
+    page = to_html(report).decode()
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|<link|src=", page)
+    assert "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'" in page
+
+
+def test_hostile_names_become_text(hostile: Report) -> None:
+    page = to_html(hostile).decode()
+    found = Structure(page)
+    assert found.tags.count("script") == 1
+    assert "img" not in found.tags
+    assert not [name for name, _ in found.attributes if name.startswith("on")]
+    assert not re.search("[\x00-\x08\x0b-\x1f\u200b\u202e]", page)
+    assert "nul\\x00bell\\x07line\\x0abreak" in page
+    assert "left\\u202eright\\u200b" in page
+    assert "{{ 7*7 }}" in page
+
+
+def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
+    assert to_html(report) == to_html(sample.report())
+
+
+@pytest.mark.parametrize("mode", list(SweepMode))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"decision": None, "controls": {}, "layers": ()}, id="nothing measured"),
+        pytest.param({"decision": None, "layers": (sample.unmeasured("a", "pending", None),)}, id="pending"),
+        pytest.param({"warnings": (), "skipped": (), "environment": {}}, id="bare"),
+    ],
+)
+def test_partial_reports_render(mode: SweepMode, changes: dict[str, object]) -> None:
+    settings = sample.report().settings.model_copy(update={"mode": mode})
+    Structure(to_html(sample.report(settings=settings, **changes)).decode())
+
+
+def test_undefined_intervals_render_with_their_reason() -> None:
+    layer = sample.measured(0, "a", 0.1)
+    assert layer.score is not None
+    none = sample.undefined("metric is not defined on one class")
+    score = layer.score.model_copy(update={"metric": none, "drop": none, "measures": {"kl": none}})
+    layers = sample.ranked([layer.model_copy(update={"score": score, "significant": False})])
+    chosen = sample.decision(layers).measured[0].model_copy(update={"score": score})
+    decision = sample.decision(layers, chosen=chosen, measured=(chosen,), fallback=())
+    page = to_html(sample.report(layers=layers, decision=decision, controls={"all_int8": score})).decode()
+    Structure(page)
+    assert "metric is not defined on one class" in page
+
+
+def test_a_thousand_layers_are_all_in_the_table_and_forty_in_the_chart() -> None:
+    layers = sample.ranked([sample.measured(index, f"block.{index}", 1 / (index + 2)) for index in range(1000)])
+    page = to_html(sample.report(layers=layers, decision=sample.decision(layers))).decode()
+    assert page.count("<tr data-flags=") == 1000
+    assert page.count('<g class="bar') == 80  # forty each for the metric and for KL
+    assert "960 less sensitive layers more" in page
+
+
+def test_a_metric_that_should_be_low_increases_as_it_worsens() -> None:
+    metric = MetricSection(name="mse", output="y", higher_is_better=False, unit="squared output units")
+    assert "a mse increase of 0.00620" in to_html(sample.report(metric=metric)).decode()
