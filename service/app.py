@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
 from service.api import datasets, health, models, problems, results, sweeps, workers
+from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
 from service.api.guard import Guard
 from service.broker import Hints
@@ -35,6 +37,16 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
+class Api(FastAPI):
+    """FastAPI, with the schema of problems in its OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; made once."""
+        document = super().openapi()
+        document["components"]["schemas"].update(problems.schemas())
+        return document
+
+
 def create_app(
     settings: Settings,
     database: Database | None = None,
@@ -56,7 +68,7 @@ def create_app(
         if database is None:
             services.database.close()
 
-    app = FastAPI(
+    app = Api(
         title="quantsieve",
         version=__version__,
         description=DESCRIPTION,
@@ -70,6 +82,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
+    app.add_middleware(BodyLimit, uploads=frozenset({models.router.prefix, datasets.router.prefix}))
     app.add_middleware(Guard, host=settings.host)
     return app
 

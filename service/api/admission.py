@@ -43,13 +43,28 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
 
 
 def _check_text(settings: SweepSettings) -> None:
+    metric = settings.metric
+    values = {
+        "metric.name": metric.name,
+        "metric.args": metric.args,
+        "metric.output": metric.output,
+        "include": settings.include,
+        "exclude": settings.exclude,
+    }
+    for field, value in values.items():
+        if not _can_be_kept(value):
+            message = f"{field}: it holds a number that is not finite, or a character that is none"
+            raise InvalidInput(message, field=field)
+
+
+def _can_be_kept(value: Any) -> bool:
+    """Whether a database can store the value as JSON and give it out again."""
     try:
-        text = json.dumps(settings.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()
     except ValueError:
-        text = "\0"
-    if "\0" in text or "\\u0000" in text:
-        raise InvalidInput("a value is not a finite number or not printable text", field="metric.args")
+        return False
+    return "\\u0000" not in text
 
 
 def _subjects(session: Session, settings: SweepSettings) -> Subjects:

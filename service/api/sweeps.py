@@ -20,10 +20,9 @@ router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 SweepId = Annotated[str, Path(max_length=64, description="A sweep's id, such as `swp_4q8c1z0rk2vx`.")]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The ETag of what you have.")]
 POLL_SECONDS = "2"
-MAX_BODY_BYTES = 2**20
 
 
-@router.post("", status_code=202, responses=documented(400, 413, 503), max_body_size=MAX_BODY_BYTES)
+@router.post("", status_code=202, responses=documented(400, 413, 503))
 def create_sweep(
     settings: SweepSettings, response: Response, services: InServices, idempotency_key: IdempotencyKey = None
 ) -> SweepView:

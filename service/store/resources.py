@@ -13,7 +13,7 @@ from service.domain.settings import BackendName, Preprocessing
 from service.domain.states import ResourceState, UnitKind
 from service.store.blobs import Blob
 from service.store.clock import now
-from service.store.identifiers import Prefix, new_id
+from service.store.identifiers import Prefix, could_be_id, new_id
 from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.units import NewUnit, add_units
 
@@ -91,31 +91,27 @@ def _existing_or_add(session: Session, existing: Any, row: Resource) -> Resource
 
 def get(session: Session, table: type[Resource], resource_id: str) -> Resource:
     """The row; raises NotFound."""
-    row = session.get(table, resource_id)
-    if row is None:
-        raise missing(table, resource_id)
-    return row
+    return _found(session, table, resource_id)
 
 
 def share(session: Session, table: type[Resource], resource_id: str) -> Resource:
     """The row, which nobody can change or delete until this transaction ends; raises NotFound."""
-    row = session.get(table, resource_id, with_for_update={"read": True}, populate_existing=True)
+    return _found(session, table, resource_id, lock={"read": True})
+
+
+def _found(session: Session, table: type[Resource], resource_id: str, lock: Any = None) -> Resource:
+    row = None
+    if could_be_id(resource_id):
+        row = session.get(table, resource_id, with_for_update=lock, populate_existing=lock is not None)
     if row is None:
-        raise missing(table, resource_id)
+        noun = NOUNS[table]
+        raise NotFound(f"there is no {noun} {resource_id!r}", code=f"{noun}-not-found")
     return row
-
-
-def missing(table: type[Resource], resource_id: str) -> NotFound:
-    """The error that says that there is no such resource."""
-    noun = NOUNS[table]
-    return NotFound(f"there is no {noun} {resource_id!r}", code=f"{noun}-not-found")
 
 
 def remove(session: Session, table: type[Resource], resource_id: str) -> None:
     """Delete the row and its check; raises NotFound, or Conflict while a sweep uses it."""
-    row = session.get(table, resource_id, with_for_update=True, populate_existing=True)
-    if row is None:
-        raise missing(table, resource_id)
+    row = _found(session, table, resource_id, lock=True)
     uses = SweepRow.model_id == row.id
     if table is DatasetRow:
         uses = or_(SweepRow.dataset_id == row.id, SweepRow.calibration_id == row.id)

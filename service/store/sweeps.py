@@ -14,7 +14,7 @@ from service.domain.settings import BackendName, SweepSettings
 from service.domain.states import Phase, ResourceState, SweepState, UnitKind, UnitState
 from service.store.clock import now
 from service.store.endings import end_sweep
-from service.store.identifiers import Prefix, new_id
+from service.store.identifiers import Prefix, could_be_id, new_id
 from service.store.resources import share
 from service.store.tables import ArtifactRow, DatasetRow, LayerRow, ModelRow, ScoreRow, SweepRow, UnitRow
 from service.store.units import NewUnit, add_units, lock_sweep
@@ -105,21 +105,23 @@ def create(session: Session, new: NewSweep) -> tuple[SweepRow, str | None]:
 
 def get(session: Session, sweep_id: str) -> SweepRow:
     """The sweep; raises NotFound."""
-    row = session.get(SweepRow, sweep_id)
+    row = session.get(SweepRow, sweep_id) if could_be_id(sweep_id) else None
+    return _present(row, sweep_id)
+
+
+def _locked(session: Session, sweep_id: str) -> SweepRow:
+    return _present(lock_sweep(session, sweep_id) if could_be_id(sweep_id) else None, sweep_id)
+
+
+def _present(row: SweepRow | None, sweep_id: str) -> SweepRow:
     if row is None:
-        raise _missing(sweep_id)
+        raise NotFound(f"there is no sweep {sweep_id!r}", code="sweep-not-found")
     return row
-
-
-def _missing(sweep_id: str) -> NotFound:
-    return NotFound(f"there is no sweep {sweep_id!r}", code="sweep-not-found")
 
 
 def cancel(session: Session, sweep_id: str) -> SweepRow:
     """Cancel a sweep: at once where no worker holds a unit of it, else soon; one that has ended stays as it is."""
-    row = lock_sweep(session, sweep_id)
-    if row is None:
-        raise _missing(sweep_id)
+    row = _locked(session, sweep_id)
     if SweepState(row.state).terminal:
         return row
     row.cancel_requested = True
@@ -133,9 +135,7 @@ def cancel(session: Session, sweep_id: str) -> SweepRow:
 
 def remove(session: Session, sweep_id: str) -> None:
     """Delete an ended sweep with all that it found; raises NotFound, or Conflict while it has not ended."""
-    row = lock_sweep(session, sweep_id)
-    if row is None:
-        raise _missing(sweep_id)
+    row = _locked(session, sweep_id)
     if not SweepState(row.state).terminal:
         raise Conflict(f"sweep {row.id} is {row.state}; cancel it first", code="sweep-not-ended")
     session.execute(delete(SweepRow).where(SweepRow.id == row.id))
