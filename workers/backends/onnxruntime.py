@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from service.domain.errors import RejectedFile
-from service.domain.layers import Variant
+from service.domain.errors import InvalidInput, RejectedFile, Unavailable
+from service.domain.layers import SkippedOperation, Variant
 from service.domain.settings import BackendName, WeightGranularity
 from workers.backends.protocol import (
     Array,
@@ -30,6 +30,18 @@ if TYPE_CHECKING:
     from workers.models.onnx_layers import Found
 
 
+OWN_ERRORS = (
+    "Fail",
+    "InvalidArgument",
+    "RuntimeException",
+    "InvalidGraph",
+    "NotImplemented",
+    "EPFail",
+    "InvalidProtobuf",
+    "NoModel",
+)
+
+
 class OnnxRuntimeBackend:
     """Opens ONNX files."""
 
@@ -41,8 +53,11 @@ class OnnxRuntimeBackend:
             if find_spec(package) is None:
                 reason = f"the package {package} is not installed; install quantsieve[cpu] or quantsieve[gpu]"
                 return Capability(self.name, False, (), {}, reason)
-        import onnx
-        import onnxruntime
+        try:
+            import onnx
+            import onnxruntime
+        except (ImportError, OSError) as error:
+            return Capability(self.name, False, (), {}, f"onnxruntime cannot be loaded: {_first_line(error)}")
 
         devices = ["cpu"]
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -58,16 +73,26 @@ class OnnxRuntimeBackend:
         program = read_onnx(path, fuse_bn=settings.fuse_bn)
         finder = LayerFinder(program)
         found = finder.find()
+        skipped = tuple(finder.skipped)
         if not found:
-            raise RejectedFile("the model has no quantizable layer (Conv, Gemm, MatMul, residual Add, AveragePool)")
-        return OnnxModel(program, found, tuple(finder.skipped), settings)
+            why = f"; for example {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+            raise RejectedFile(
+                f"the model has no quantizable layer (Conv, Gemm, MatMul, residual Add, AveragePool) in float32{why}"
+            )
+        model = OnnxModel(program, found, skipped, settings)
+        model.try_out()
+        return model
 
 
 class OnnxModel:
     """An opened ONNX file: the naive loop, one session for each variant."""
 
     def __init__(
-        self, program: "OnnxProgram", found: Sequence["Found"], skipped: tuple[Any, ...], settings: OpenSettings
+        self,
+        program: "OnnxProgram",
+        found: Sequence["Found"],
+        skipped: tuple[SkippedOperation, ...],
+        settings: OpenSettings,
     ) -> None:
         import onnxruntime
 
@@ -82,19 +107,28 @@ class OnnxModel:
         self._runtime = onnxruntime
         self._program = program
         self._found = {each.layer.id: each for each in found}
+        self._on_cuda = settings.device.startswith("cuda")
         self._providers = _providers(settings.device)
         self._per_channel = settings.weights is WeightGranularity.PER_CHANNEL
         self._amax: dict[str, float] = {}
         # shared by all sessions and kept alive for as long as they are
         self._values = {name: self._value(array) for name, array in program.weights.items()}
         self._int8_weights: dict[str, Any] = {}
+        self._errors = _errors_of(onnxruntime)
 
     def _value(self, array: Array) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
+    def try_out(self) -> None:
+        """Make the fp32 session once; raises RejectedFile where the runtime cannot."""
+        try:
+            self._session(self._program.skeleton, {})
+        except self._errors as error:
+            raise RejectedFile(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
         """Run fp32 and show every activation edge; a tensor that several layers read is fetched once."""
-        import onnx
+        from workers.models.onnx_graph import with_outputs
 
         nodes = {node.name: node for node in self._program.skeleton.graph.node}
         edges: dict[str, list[str]] = {}
@@ -102,45 +136,68 @@ class OnnxModel:
             for index in found.operands:
                 edges.setdefault(nodes[found.node].input[index], []).append(f"{found.layer.id}:{index}")
         inputs = {each.name for each in self.facts.inputs}
-        model = onnx.ModelProto()
-        model.CopyFrom(self._program.skeleton)
-        present = {each.name for each in model.graph.output}
         fetched = [name for name in edges if name not in inputs]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetched if name not in present)
-        session = self._session(model, {})
+        session = self._session(with_outputs(self._program.skeleton, fetched), {})
         for batch in batches:
-            length = length_of(batch)
             feeds = self._feeds(batch)
-            tensors = dict(zip(fetched, session.run(fetched, feeds), strict=True)) if fetched else {}
+            try:
+                tensors = dict(zip(fetched, session.run(fetched, feeds), strict=True)) if fetched else {}
+            except self._errors as error:
+                raise InvalidInput(
+                    f"the model does not run on the calibration samples: {_first_line(error)}"
+                ) from error
             for name, readers in edges.items():
-                tensor = tensors.get(name, feeds.get(name))
+                tensor = self._cut(tensors.get(name, feeds.get(name)), length_of(batch))
                 for edge in readers:
-                    observe(edge, tensor if self.facts.batch_size is None else tensor[:length])
+                    observe(edge, tensor)
 
     def set_amax(self, amax: Mapping[str, float]) -> None:
         """Fix the range of each activation edge."""
-        self._amax = dict(amax)
+        self._amax.update(amax)
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
         """Variant by variant, batch by batch."""
-        names = [each.name for each in self.facts.outputs]
         for variant in variants:
-            try:
-                session = self._variant_session(variant)
-                failure = self._broken_weight(variant)
-            except (RuntimeError, ValueError) as error:
-                session, failure = None, f"its session cannot be made: {_first_line(error)}"
+            session, failure = self._try_session(variant)
             for index, batch in enumerate(batches):
-                if session is None or failure is not None:
+                if failure is not None:
                     yield Evaluated(variant, index, None, failure)
-                    continue
-                try:
-                    outputs = session.run(names, self._feeds(batch))
-                except (RuntimeError, ValueError) as error:
-                    yield Evaluated(variant, index, None, _first_line(error))
-                    continue
-                length = length_of(batch)
-                yield Evaluated(variant, index, {n: o[:length] for n, o in zip(names, outputs, strict=True)})
+                else:
+                    yield self._run(session, variant, index, batch)
+
+    def _try_session(self, variant: Variant) -> tuple[Any, str | None]:
+        broken = self._broken_weight(variant)
+        if broken is not None:
+            return None, broken
+        try:
+            return self._variant_session(variant), None
+        except self._errors as error:
+            return None, f"its session cannot be made: {_first_line(error)}"
+
+    def _run(self, session: Any, variant: Variant, index: int, batch: Tensors) -> Evaluated:
+        try:
+            outputs = self._outputs(session, batch)
+            if variant.int8 and not _all_finite(outputs):
+                # rare: the reference session is made only here
+                reference = self._outputs(self._session(self._program.skeleton, {}), batch)
+                worse = [name for name in outputs if _newly_broken(outputs[name], reference[name])]
+                if worse:
+                    reason = f"output {worse[0]!r} holds NaN or infinite values where that of fp32 is finite"
+                    return Evaluated(variant, index, None, reason)
+        except self._errors as error:
+            return Evaluated(variant, index, None, _first_line(error))
+        return Evaluated(variant, index, outputs)
+
+    def _outputs(self, session: Any, batch: Tensors) -> dict[str, Array]:
+        names = [each.name for each in self.facts.outputs]
+        tensors = session.run(names, self._feeds(batch))
+        length = length_of(batch)
+        return {name: self._cut(tensor, length) for name, tensor in zip(names, tensors, strict=True)}
+
+    def _cut(self, tensor: Any, length: int) -> Array:
+        """Without the samples that only fill a fixed batch, where the first axis is the sample."""
+        array: Array = np.asarray(tensor)
+        return array[:length] if array.ndim and len(array) == self.facts.batch_size else array
 
     def _broken_weight(self, variant: Variant) -> str | None:
         for layer_id in sorted(variant.int8):
@@ -150,31 +207,39 @@ class OnnxModel:
         return None
 
     def _variant_session(self, variant: Variant) -> Any:
-        from workers.models.onnx_qdq import insert_qdq, quantized_weight
+        from workers.models.onnx_qdq import insert_qdq
 
         layers = [found for layer_id, found in self._found.items() if layer_id in variant.int8]
-        for found in layers:
-            if found.weight is not None and found.layer.id not in self._int8_weights:
-                quantized = quantized_weight(found, per_channel=self._per_channel)
-                assert quantized is not None
-                self._int8_weights[found.layer.id] = quantized
-        model, added = insert_qdq(self._program.skeleton, layers, self._amax, self._int8_weights)
-        return self._session(model, {name: self._value(array) for name, array in added.items()})
+        made = insert_qdq(self._program.skeleton, layers, self._amax)
+        return self._session(made.model, {name: self._int8_weight(layer) for name, layer in made.weights.items()})
+
+    def _int8_weight(self, layer_id: str) -> Any:
+        from workers.models.onnx_qdq import quantized_weight
+
+        if layer_id not in self._int8_weights:
+            value = quantized_weight(self._found[layer_id], per_channel=self._per_channel)
+            self._int8_weights[layer_id] = self._value(value)
+        return self._int8_weights[layer_id]
 
     def _session(self, model: "onnx.ModelProto", added: Mapping[str, Any]) -> Any:
+        from workers.models.onnx_graph import without_unused
+
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.use_deterministic_compute = True
         options.log_severity_level = 3
         # fake quantization stays what it says: no fusing of Q/DQ into integer kernels
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        used = {name for node in model.graph.node for name in node.input} | {each.name for each in model.graph.output}
-        values = {name: value for name, value in {**self._values, **added}.items() if name in used}
-        unused = [each for each in model.graph.initializer if each.name not in used]
-        for each in unused:
-            model.graph.initializer.remove(each)
-        if values:
-            options.add_external_initializers(list(values), list(values.values()))
-        return self._runtime.InferenceSession(model.SerializeToString(), options, providers=self._providers)
+        model = without_unused(model)
+        values = {**self._values, **added}
+        external = [each.name for each in model.graph.initializer if each.name in values]
+        if external:
+            options.add_external_initializers(external, [values[name] for name in external])
+        session = self._runtime.InferenceSession(model.SerializeToString(), options, providers=self._providers)
+        wanted = "CUDAExecutionProvider" if self._on_cuda else "CPUExecutionProvider"
+        if wanted not in session.get_providers():
+            raise Unavailable(f"ONNX Runtime cannot use {wanted} on this machine")
+        return session
 
     def _feeds(self, batch: Tensors) -> dict[str, Array]:
         return {each.name: filled(batch[each.name], self.facts.batch_size) for each in self.facts.inputs}
@@ -185,6 +250,24 @@ def _providers(device: str) -> list[Any]:
         index = int(device.partition(":")[2] or 0)
         return [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0}), "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]
+
+
+def _errors_of(runtime: Any) -> tuple[type[Exception], ...]:
+    """What the runtime raises: its own classes stand beside RuntimeError, not below it."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    own = [getattr(state, name) for name in OWN_ERRORS if hasattr(state, name)]
+    return (*own, RuntimeError, ValueError, MemoryError)
+
+
+def _all_finite(outputs: Tensors) -> bool:
+    return all(bool(np.isfinite(each).all()) for each in outputs.values() if each.dtype.kind == "f")
+
+
+def _newly_broken(output: Array, reference: Array) -> bool:
+    if output.dtype.kind != "f":
+        return False
+    broken = ~np.isfinite(output)
+    return bool(broken.any() if output.shape != reference.shape else (broken & np.isfinite(reference)).any())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Reads an ONNX file into a light graph and its weights apart, so that variants of it are cheap to make."""
 
-from collections import Counter
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,18 @@ from onnx import numpy_helper
 from service.domain.errors import RejectedFile
 from service.domain.layers import TensorSpec
 from workers.models.onnx_batch_norm import fold_batch_norms
+from workers.models.onnx_constants import constants_to_initializers
+from workers.models.onnx_names import name_nodes
+from workers.models.onnx_walk import all_nodes, count_readers
 
 Array = npt.NDArray[np.generic]
 
 OLDEST_OPSET = 13  # per-channel QuantizeLinear came with it
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
+NUMERIC = "fiub"  # NumPy's own kinds of numbers; narrower ones stay in the graph
 LARGE_BYTES = 1024  # initializers from this size on live outside the graph
 
 
@@ -36,19 +43,19 @@ class OnnxProgram:
 def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
     """Open the file; raises RejectedFile that says what is wrong."""
     model = _load(path)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    _fix_inputs(model)
+    name_nodes(model.graph)
     _refuse(model)
-    _name_nodes(model.graph)
+    constants_to_initializers(model.graph)
+    _refuse_halves(model.graph)
     folded = fold_batch_norms(model.graph) if fuse_bn else 0
     weights = _take_weights(model.graph)
     try:
         skeleton = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise RejectedFile(f"the shapes of the ONNX graph do not fit together: {_first_line(error)}") from error
-    initializers = {each.name for each in skeleton.graph.initializer}
-    inputs = tuple(_spec(each) for each in skeleton.graph.input if each.name not in initializers)
-    outputs = tuple(_spec(each) for each in skeleton.graph.output)
+    inputs = tuple(_spec(each, "input") for each in skeleton.graph.input)
+    outputs = tuple(_spec(each, "output") for each in skeleton.graph.output)
     if not inputs or not outputs:
         raise RejectedFile("the ONNX graph has no input or no output")
     return OnnxProgram(skeleton, weights, inputs, outputs, _batch_size(inputs), folded)
@@ -62,13 +69,17 @@ def _load(path: Path) -> onnx.ModelProto:
     external = [each for each in model.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
     try:
         onnx.checker.check_model(str(path))
+        if model.functions:
+            # before the weights are read: the inliner cannot take more than 2 GB
+            model = onnx.inliner.inline_local_functions(model)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except FileNotFoundError as error:
         raise RejectedFile(_missing_data(external)) from error
     except Exception as error:  # the checker's own error types and OS errors of external data
         if external and "doesn't exist" in str(error):
             raise RejectedFile(_missing_data(external)) from error
-        raise RejectedFile(f"the ONNX checker refuses the model: {_first_line(error)}") from error
+        reason = _first_line(error).replace(f"{path.parent}{os.sep}", "")
+        raise RejectedFile(f"the ONNX checker refuses the model: {reason}") from error
     return model
 
 
@@ -81,40 +92,41 @@ def _refuse(model: onnx.ModelProto) -> None:
     opset = next((each.version for each in model.opset_import if each.domain in {"", "ai.onnx"}), 0)
     if opset < OLDEST_OPSET:
         raise RejectedFile(f"the model uses ONNX opset {opset}; {OLDEST_OPSET} or later is needed: export it again")
-    for node in model.graph.node:
+    for node in all_nodes(model.graph):
         if node.domain not in KNOWN_DOMAINS:
             raise RejectedFile(f"operator {node.domain}::{node.op_type} (node {node.name!r}) is not a standard one")
-        if node.op_type in {"QuantizeLinear", "QLinearConv", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}:
+        if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
             raise RejectedFile(
                 f"the model is quantized already (node {node.name!r}, {node.op_type}); upload the fp32 one"
             )
-    halves = [each.name for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT16]
-    if halves:
-        raise RejectedFile(
-            f"the weights are float16 (for example {halves[0]}); int8 is measured against the fp32 model"
-        )
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    seen: Counter[str] = Counter(node.name for node in graph.node)
-    for index, node in enumerate(graph.node):
-        if not node.name or seen[node.name] > 1:
-            node.name = f"{node.op_type}_{index}"
+def _refuse_halves(graph: onnx.GraphProto) -> None:
+    for each in graph.initializer:
+        if each.data_type in HALVES and each.dims:
+            kind = onnx.TensorProto.DataType.Name(each.data_type).lower()
+            raise RejectedFile(
+                f"the weights are {kind} (for example {each.name}); int8 is measured against the fp32 model"
+            )
+
+
+def _fix_inputs(model: onnx.ModelProto) -> None:
+    """Initializers are not inputs: before IR version 4 they had to be listed as such."""
+    initializers = {each.name for each in model.graph.initializer}
+    kept = [each for each in model.graph.input if each.name not in initializers]
+    if len(kept) != len(model.graph.input):
+        copies = [onnx.ValueInfoProto.FromString(each.SerializeToString()) for each in kept]
+        del model.graph.input[:]
+        model.graph.input.extend(copies)
+    model.ir_version = max(model.ir_version, FIRST_IR_WITH_CONSTANT_INITIALIZERS)
 
 
 def _take_weights(graph: onnx.GraphProto) -> dict[str, Array]:
-    """Move large constants out of the graph (Constant nodes too); they stay declared as external data."""
-    for node in list(graph.node):
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-            graph.initializer.append(tensor)
-            graph.node.remove(node)
+    """Move large initializers out of the graph; they stay declared as external data."""
     weights: dict[str, Array] = {}
     for each in graph.initializer:
         value = numpy_helper.to_array(each)
-        if value.nbytes >= LARGE_BYTES:
+        if value.nbytes >= LARGE_BYTES and value.dtype.kind in NUMERIC:
             weights[each.name] = value
             declare_external(each)
     return weights
@@ -128,17 +140,39 @@ def declare_external(tensor: onnx.TensorProto) -> None:
     tensor.CopyFrom(kept)
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+def with_outputs(skeleton: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
+    """A copy of the graph that gives these tensors out too."""
+    model = onnx.ModelProto()
+    model.CopyFrom(skeleton)
+    present = {each.name for each in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
+    return model
+
+
+def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without the initializers that nothing reads: the model itself, or a copy."""
+    readers = count_readers(model.graph)
+    if all(each.name in readers for each in model.graph.initializer):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(each for each in model.graph.initializer if each.name in readers)
+    return copy
+
+
+def _spec(value: onnx.ValueInfoProto, role: str) -> TensorSpec:
     kind = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type == onnx.TensorProto.UNDEFINED:
+        raise RejectedFile(f"{role} {value.name!r} is not a tensor of a known type; only tensors can be measured")
     shape = tuple(each.dim_value if each.HasField("dim_value") else (each.dim_param or None) for each in kind.shape.dim)
     dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)))
     return TensorSpec(name=value.name, dtype=dtype, shape=shape)
 
 
 def _batch_size(inputs: tuple[TensorSpec, ...]) -> int | None:
-    sizes = {each.shape[0] for each in inputs if each.shape}
-    fixed = [size for size in sizes if isinstance(size, int)]
-    return fixed[0] if len(sizes) == 1 and fixed else None
+    fixed = {each.shape[0] for each in inputs if each.shape and isinstance(each.shape[0], int)}
+    return next(iter(fixed)) if len(fixed) == 1 else None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """Finds the layers of an ONNX graph: quantizable nodes with their quantized inputs, names and costs."""
 
-import ast
-from collections import Counter
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,63 +9,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
 from service.domain.layers import Layer, Operation, SkippedOperation
 from workers.models.names import Names
+from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import OnnxProgram
+from workers.models.onnx_names import module_scope
+from workers.models.onnx_walk import all_nodes, count_readers, inner_graphs
 from workers.models.residual import Operand, is_residual, quantized_operands
 
 Array = npt.NDArray[np.generic]
 
+FLOAT = onnx.TensorProto.FLOAT
+
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 POOLS = {"AveragePool", "GlobalAveragePool"}
-ELEMENTWISE = frozenset(
-    {
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Pow",
-        "Neg",
-        "Exp",
-        "Erf",
-        "Tanh",
-        "Sigmoid",
-        "Relu",
-        "Gelu",
-        "LeakyRelu",
-        "Elu",
-        "Clip",
-        "HardSigmoid",
-        "HardSwish",
-        "Sqrt",
-        "Reciprocal",
-        "Abs",
-        "Softplus",
-        "Mish",
-        "Selu",
-        "PRelu",
-        "Identity",
-        "Cast",
-        "Dropout",
-    }
+ELEMENTWISE_NAMES = (
+    "Add Sub Mul Div Pow Neg Exp Erf Tanh Sigmoid Relu Gelu LeakyRelu Elu Clip HardSigmoid HardSwish Sqrt Reciprocal "
+    "Abs Softplus Mish Selu PRelu Swish Identity Cast Dropout"
 )
-CONSTANT_VIEWS = {"Identity", "Transpose"}
-SCOPES = "pkg.torch.onnx.name_scopes"
+ELEMENTWISE = frozenset(ELEMENTWISE_NAMES.split())
+OPERATIONS = {"Conv": Operation.CONV, "ConvTranspose": Operation.CONV_TRANSPOSE, "Gemm": Operation.LINEAR}
+INFERRED_SYMBOL = "unk__"
+"""How shape inference names a size that it could not find out."""
 
 
 @dataclass(frozen=True)
 class Found:
     """A layer and its node. ``operands``: indices of the quantized activation inputs.
 
-    ``weight``: index of the constant input, its value, and the axis of its output channels.
+    ``weight``: index of the constant input, its value, and the axis of its output channels (None: one scale for all).
     """
 
     layer: Layer
     node: str
     operands: tuple[int, ...]
-    weight: tuple[int, Array, int] | None = None
+    weight: tuple[int, Array, int | None] | None = None
 
 
 class LayerFinder:
@@ -75,19 +53,14 @@ class LayerFinder:
     def __init__(self, program: OnnxProgram) -> None:
         graph = program.skeleton.graph
         self._graph = graph
-        self._weights = program.weights
+        self._constants = Constants(program.skeleton, program.weights)
         self._batch = program.batch_size or 1
-        self._inline = {each.name: each for each in graph.initializer if each.name not in program.weights}
         self._makers = {name: node for node in graph.node for name in node.output}
         self._order = {node.name: index for index, node in enumerate(graph.node)}
-        self._readers = Counter(name for node in graph.node for name in node.input)
-        self._readers.update(each.name for each in graph.output)
-        self._shapes = {each.name: _dims(each) for each in (*graph.input, *graph.value_info, *graph.output)}
-        self._floats = {
-            each.name
-            for each in (*graph.input, *graph.value_info, *graph.output)
-            if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-        }
+        self._readers = count_readers(graph)
+        declared = (*graph.value_info, *graph.input, *graph.output)
+        self._shapes = {each.name: _dims(each) for each in declared}
+        self._types = {each.name: each.type.tensor_type.elem_type for each in declared}
         self._names = Names()
         self._roots: dict[str, frozenset[str]] = {}
         self._residual: set[str] = set()
@@ -103,60 +76,79 @@ class LayerFinder:
         return found
 
     def _layer(self, node: onnx.NodeProto) -> Found | None:
-        if any(each.type == onnx.AttributeProto.GRAPH for each in node.attribute):
+        if any(inner_graphs(node)):
             self._skip_inner(node)
             return None
-        if node.op_type in {"Conv", "ConvTranspose", "Gemm"}:
+        if node.op_type in OPERATIONS:
             return self._with_weight(node)
         if node.op_type == "MatMul":
             return self._product(node)
         if node.op_type == "Add":
             return self._addition(node)
-        if node.op_type in POOLS:
+        if node.op_type in POOLS or self._is_spatial_mean(node):
             return self._make(node, Operation.AVERAGE_POOL, (0,))
         return None
 
     def _skip_inner(self, node: onnx.NodeProto) -> None:
-        for attribute in node.attribute:
-            for inner in attribute.g.node:
-                if inner.op_type in WEIGHTED | POOLS:
-                    reason = f"it is inside the {node.op_type} node {node.name!r}"
-                    name = f"{node.name}/{inner.name or inner.op_type}"
-                    self.skipped.append(SkippedOperation(id=name, name=name, reason=reason))
+        inside = (each for inner in inner_graphs(node) for each in all_nodes(inner))
+        for each in inside:
+            if each.op_type in WEIGHTED | POOLS:
+                self._skip(
+                    f"{node.name}/{each.name or each.op_type}", f"it is inside the {node.op_type} node {node.name!r}"
+                )
+
+    def _skip(self, name: str, reason: str) -> None:
+        self.skipped.append(SkippedOperation(id=name, name=name, reason=reason))
+
+    def _is_spatial_mean(self, node: onnx.NodeProto) -> bool:
+        """Whether this is a global average pool, written as exporters write an adaptive one to size 1."""
+        shape = self._shapes.get(node.input[0]) if node.op_type == "ReduceMean" else None
+        if shape is None or len(shape) < 3 or not _attribute(node, "keepdims", 1):
+            return False
+        axes = _attribute(node, "axes", None)
+        if axes is None and len(node.input) > 1:
+            value = self._constants.value(node.input[1])
+            axes = None if value is None else value.reshape(-1).tolist()
+        return axes is not None and sorted(axis % len(shape) for axis in axes) == list(range(2, len(shape)))
 
     def _with_weight(self, node: onnx.NodeProto) -> Found | None:
-        operation = {"Conv": Operation.CONV, "ConvTranspose": Operation.CONV_TRANSPOSE, "Gemm": Operation.LINEAR}
-        weight = self.constant(node.input[1])
-        if weight is None:
-            return self._make(node, operation[node.op_type], (0, 1))
-        if self.constant(node.input[0]) is not None:
+        operation = OPERATIONS[node.op_type]
+        weight = self._constants.value(node.input[1])
+        if node.input[0] in self._constants:
             return None
-        axis = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if _attribute(node, "transB", 0) else 1}[node.op_type]
-        return self._make(node, operation[node.op_type], (0,), weight=(1, weight, axis))
+        if weight is None:
+            return self._make(node, operation, (0, 1))
+        axis: int | None = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if _attribute(node, "transB", 0) else 1}[
+            node.op_type
+        ]
+        if operation is Operation.CONV_TRANSPOSE and _attribute(node, "group", 1) != 1:
+            # output channels repeat over the groups, so axis 1 alone does not name a channel; one scale is safe
+            axis = None
+        return self._make(node, operation, (0,), weight=(1, weight, axis))
 
     def _product(self, node: onnx.NodeProto) -> Found | None:
-        left, right = (self.constant(name) for name in node.input)
+        left, right = (self._constants.value(name) for name in node.input)
         if left is not None and right is not None:
             return None
+        # a vector has one output channel; its only axis is the one that is summed over
         if right is not None:
-            return self._make(node, Operation.LINEAR, (0,), weight=(1, right, -1))
+            return self._make(node, Operation.LINEAR, (0,), weight=(1, right, -1 if right.ndim > 1 else None))
         if left is not None:
-            return self._make(node, Operation.LINEAR, (1,), weight=(0, left, -2))
+            return self._make(node, Operation.LINEAR, (1,), weight=(0, left, -2 if left.ndim > 1 else None))
         return self._make(node, Operation.MATMUL, (0, 1))
 
     def _addition(self, node: onnx.NodeProto) -> Found | None:
         first, second = node.input
-        if self.constant(first) is not None or self.constant(second) is not None:
+        if first in self._constants or second in self._constants or self._types.get(first, FLOAT) != FLOAT:
+            return None
+        operands = [self._operand(name) for name in (first, second)]
+        if not is_residual(*operands):
             return None
         shapes = [self._shapes.get(name) for name in (first, second)]
-        operands = [self._operand(name) for name in (first, second)]
-        if first not in self._floats or not is_residual(*operands):
+        if shapes[0] is None or shapes[1] is None:
+            self._skip(node.name, "the shapes of its operands are not known from the file")
             return None
-        if None in shapes:
-            reason = "the shapes of its operands are not known from the file"
-            self.skipped.append(SkippedOperation(id=node.name, name=node.name, reason=reason))
-            return None
-        if shapes[0] != shapes[1]:
+        if not _may_be_same(shapes[0], shapes[1]):
             return None
         self._residual.add(node.name)
         return self._make(node, Operation.ADD, quantized_operands(*operands))
@@ -177,7 +169,7 @@ class LayerFinder:
         if node.op_type == "BatchNormalization":
             return str(node.input[0])
         if node.op_type == "Add" and node.name not in self._residual:
-            free = [name for name in node.input if self.constant(name) is None]
+            free = [name for name in node.input if name not in self._constants]
             return free[0] if len(free) == 1 else None
         return None
 
@@ -202,21 +194,7 @@ class LayerFinder:
             return []
         if node.op_type not in ELEMENTWISE:
             return []
-        return [each for each in node.input if each and self.constant(each) is None]
-
-    def constant(self, name: str) -> Array | None:
-        """The value of a constant tensor, through Identity and Transpose; None for an activation."""
-        if name in self._weights:
-            return self._weights[name]
-        if name in self._inline:
-            return numpy_helper.to_array(self._inline[name])
-        maker = self._makers.get(name)
-        if maker is None or maker.op_type not in CONSTANT_VIEWS:
-            return None
-        value = self.constant(maker.input[0])
-        if value is None or maker.op_type == "Identity":
-            return value
-        return np.transpose(value, _attribute(maker, "perm", None))
+        return [each for each in node.input if each and each not in self._constants]
 
     def _make(
         self,
@@ -224,10 +202,14 @@ class LayerFinder:
         operation: Operation,
         operands: tuple[int, ...],
         *,
-        weight: tuple[int, Array, int] | None = None,
-    ) -> Found:
-        source = self._source(node.input[weight[0]]) if weight else None
+        weight: tuple[int, Array, int | None] | None = None,
+    ) -> Found | None:
+        source = self._constants.source(node.input[weight[0]]) if weight else None
         value = weight[1] if weight else None
+        types = {self._types.get(node.input[index], FLOAT) for index in operands}
+        if types != {FLOAT} or (value is not None and value.dtype != np.float32):
+            self._skip(node.name, "it does not compute in float32")
+            return None
         output = self._shapes.get(node.output[0])
         sizes = _concrete(output)
         layer = Layer(
@@ -243,16 +225,10 @@ class LayerFinder:
         )
         return Found(layer, node.name, operands, weight)
 
-    def _source(self, name: str) -> str:
-        """The name of the initializer behind views of it."""
-        while name in self._makers and name not in self._weights and name not in self._inline:
-            name = self._makers[name].input[0]
-        return name
-
     def _name(self, node: onnx.NodeProto, operation: Operation, source: str | None) -> str:
         if source is not None and source.endswith((".weight", "_weight")):
-            return self._names.of_weighted(source[: -len(".weight")])
-        path = _scope(node)
+            return self._names.of_weighted(source[: -len(".weight")] or node.name)
+        path = module_scope(node)
         if path is None:
             return self._names.of_weighted(node.name)
         if source is not None:
@@ -275,16 +251,33 @@ class LayerFinder:
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
+    """Sizes; a symbol where the size is free, "" where nothing is known of it; None where not even the rank is."""
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         return None
-    dims = [each.dim_value if each.HasField("dim_value") else each.dim_param for each in kind.shape.dim]
-    return None if any(each == "" for each in dims) else tuple(dims)
+    return tuple(each.dim_value if each.HasField("dim_value") else each.dim_param for each in kind.shape.dim)
+
+
+def _may_be_same(first: tuple[int | str, ...], second: tuple[int | str, ...]) -> bool:
+    """Whether two shapes are the same as far as they are known; a size of 1 beside an unknown one is a broadcast."""
+    if len(first) != len(second):
+        return False
+    for pair in zip(first, second, strict=True):
+        unknown = any(isinstance(each, str) and (not each or each.startswith(INFERRED_SYMBOL)) for each in pair)
+        if pair[0] != pair[1] and (not unknown or 1 in pair):
+            return False
+    return True
 
 
 def _concrete(dims: Sequence[int | str] | None) -> list[int] | None:
-    """The sizes with symbols as 1; None where the shape is unknown."""
-    return None if dims is None else [each if isinstance(each, int) else 1 for each in dims]
+    """The sizes with symbols as 1 (``2*batch`` as 2); None where one is unknown."""
+    if dims is None or "" in dims:
+        return None
+    multiples = [re.fullmatch(r"(\d+)\*\w+", each) if isinstance(each, str) else None for each in dims]
+    return [
+        each if isinstance(each, int) else int(multiple[1]) if multiple else 1
+        for each, multiple in zip(dims, multiples, strict=True)
+    ]
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -292,17 +285,3 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
         if each.name == name:
             return onnx.helper.get_attribute_value(each)
     return default
-
-
-def _scope(node: onnx.NodeProto) -> str | None:
-    """The module path that the exporter noted ("" for the top); None where it noted nothing readable."""
-    text = next((each.value for each in node.metadata_props if each.key == SCOPES), None)
-    if text is None or len(text) > 10_000:
-        return None
-    try:
-        scopes = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    if not isinstance(scopes, list) or len(scopes) < 2 or not all(isinstance(each, str) for each in scopes):
-        return None
-    return str(scopes[-2])

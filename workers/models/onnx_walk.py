@@ -1,0 +1,42 @@
+"""Walks ONNX graphs, the bodies of If, Loop and Scan included."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx
+
+
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a control-flow node holds."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, each followed by those of its inner graphs."""
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from all_nodes(inner)
+
+
+def count_readers(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each tensor is read: by nodes, by the bodies of control flow, as an output of the graph."""
+    readers = Counter(name for node in all_nodes(graph) for name in node.input if name)
+    readers.update(each.name for each in graph.output)
+    for node in all_nodes(graph):
+        for inner in inner_graphs(node):
+            readers.update(each.name for each in inner.output)
+    return readers
+
+
+def all_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor or node in use."""
+    names = {each.name for each in (*graph.input, *graph.output, *graph.initializer)}
+    for node in all_nodes(graph):
+        names.update((node.name, *node.input, *node.output))
+        for inner in inner_graphs(node):
+            names.update(each.name for each in (*inner.input, *inner.initializer))
+    return names
