@@ -3,11 +3,14 @@ import json
 import pickle
 import socket
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 
 from service.app import create_app
+from service.client import ApiProblem, Client
 from service.domain.states import UnitState
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, UnitRow
@@ -265,3 +268,24 @@ def test_leftovers_of_a_crash_are_removed_at_the_next_start(settings, database):
 
 def test_info_is_json(service):
     assert json.dumps(service.http.get(f"/v1/datasets/{service.dataset()}").json()["info"])
+
+
+def test_the_same_bytes_at_the_same_time_give_one_model(service, settings):
+    app = create_app(settings, service.database, service.blobs, service.hints)
+    with serving(app) as port, ThreadPoolExecutor(8) as pool:
+        url = f"http://127.0.0.1:{port}/v1/models?name=x"
+        responses = list(pool.map(lambda _: httpx.post(url, content=onnx_bytes()), range(16)))
+    assert sorted(each.status_code for each in responses) == [200] * 15 + [201]
+    assert len({each.json()["id"] for each in responses}) == 1
+
+
+def test_a_sender_of_far_too_much_reads_why(service, settings, tmp_path):
+    large = tmp_path / "large.onnx"
+    large.write_bytes(b"x" * 50_000_000)
+    app = create_app(settings, service.database, service.blobs, service.hints)
+    with serving(app) as port, Client(f"http://127.0.0.1:{port}") as client:
+        for _ in range(5):
+            with pytest.raises(ApiProblem) as refused:
+                client.upload_model(large)
+            assert (refused.value.status, refused.value.code) == (413, "too-large")
+    service.assert_nothing_left()
