@@ -108,6 +108,8 @@ class OnnxModel:
         self._program = program
         self._found = {each.layer.id: each for each in found}
         self._on_cuda = settings.device.startswith("cuda")
+        if self._on_cuda and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise Unavailable("this machine's ONNX Runtime has no CUDA provider; install quantsieve[gpu] or use cpu")
         self._providers = _providers(settings.device)
         self._per_channel = settings.weights is WeightGranularity.PER_CHANNEL
         self._amax: dict[str, float] = {}

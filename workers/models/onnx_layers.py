@@ -220,7 +220,7 @@ class LayerFinder:
             weight=source,
             weight_shape=tuple(value.shape) if value is not None else None,
             output_shape=tuple(sizes[1:]) if sizes is not None else None,
-            macs=self._macs(node, operation, value),
+            macs=self._macs(node, operation),
             weight_bytes=4 * value.size if value is not None else 0,
         )
         return Found(layer, node.name, operands, weight)
@@ -235,19 +235,23 @@ class LayerFinder:
             return self._names.of_weighted(path or node.name)
         return self._names.of_unweighted(path, operation)
 
-    def _macs(self, node: onnx.NodeProto, operation: Operation, weight: Array | None) -> int | None:
+    def _macs(self, node: onnx.NodeProto, operation: Operation) -> int | None:
         if operation in (Operation.ADD, Operation.AVERAGE_POOL):
             return 0
         output = _concrete(self._shapes.get(node.output[0]))
-        data = _concrete(self._shapes.get(node.input[0]))
-        if output is None or data is None:
+        first, second = (self._sizes(name) for name in node.input[:2])
+        if output is None or first is None or second is None:
             return None
-        if operation is Operation.CONV and weight is not None:
-            return prod(output) * prod(weight.shape[1:]) // self._batch
-        if operation is Operation.CONV_TRANSPOSE and weight is not None:
-            return prod(data) * prod(weight.shape[1:]) // self._batch
-        inner = data[0] if _attribute(node, "transA", 0) else data[-1]
+        if operation is Operation.CONV:
+            return prod(output) * prod(second[1:]) // self._batch
+        if operation is Operation.CONV_TRANSPOSE:
+            return prod(first) * prod(second[1:]) // self._batch
+        inner = first[0] if _attribute(node, "transA", 0) else first[-1]
         return prod(output) * inner // self._batch
+
+    def _sizes(self, name: str) -> list[int] | None:
+        value = self._constants.value(name)
+        return list(value.shape) if value is not None else _concrete(self._shapes.get(name))
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
