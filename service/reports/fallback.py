@@ -21,12 +21,13 @@ def fallback_layers(report: Report) -> dict[str, Any]:
         "status": decision.status if decision else None,
         "explanation": decision.explanation if decision else None,
         "metric": report.metric.name,
+        "budget": report.settings.budget.model_dump(mode="json") if report.settings.budget else None,
         "max_drop": decision.max_drop if decision else None,
         "verified_drop": chosen.score.drop.model_dump(mode="json") if chosen else None,
         "verified_metric": chosen.score.metric.model_dump(mode="json") if chosen else None,
         "fallback": [_public(each) for each in layers if each["id"] in fallback],
         "int8": [_public(each) for each in layers if each["state"] == "measured" and each["id"] not in fallback],
-        "floating_point_anyway": [_public(each) for each in layers if each["state"] != "measured"],
+        "floating_point_anyway": [_public(each) for each in layers if each["state"] in ("excluded", "failed")],
     }
 
 

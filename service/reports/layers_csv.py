@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from service.domain.results import Interval, LayerResult
 
@@ -41,10 +41,10 @@ def _fixed(each: LayerResult) -> list[object]:
     ]
 
 
-def _numbers(each: LayerResult, measures: Iterable[str]) -> list[object]:
+def _numbers(each: LayerResult, measures: Sequence[str]) -> list[object]:
     score = each.score
     if score is None:
-        return []
+        return [None] * (3 * (2 + len(measures)) + 2)
     found: list[Interval | None] = [score.metric, score.drop, *(score.measures.get(name) for name in measures)]
     cells: list[object] = []
     for interval in found:

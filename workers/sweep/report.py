@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 
 from service.domain.results import Decision, LayerResult, VariantScore
 from service.domain.states import UnitState
-from service.reports import fallback, html, layers_csv
+from service.reports import fallback, layers_csv, page
 from service.reports.report import (
     CalibrationSection,
     Cost,
@@ -28,7 +28,7 @@ def run(job: Job) -> Reported:
     report = make(job)
     files = (
         ("report.json", "application/json", to_json(report)),
-        ("report.html", "text/html; charset=utf-8", html.to_html(report)),
+        ("report.html", "text/html; charset=utf-8", page.to_html(report)),
         ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
         ("fallback_layers.json", "application/json", fallback.to_json(report)),
     )
