@@ -8,6 +8,7 @@ import threading
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
 from service.store import units
@@ -51,10 +52,15 @@ def _take_back(context: WorkerContext, unit_id: str, sweep_id: str | None) -> No
         if sweep is not None and not SweepState(sweep.state).terminal:
             end_sweep(session, sweep, SweepState.FAILED, code="worker-lost", problem=reason)
         elif sweep is None:
-            table: type[ModelRow] | type[DatasetRow] = ModelRow if unit.kind == UnitKind.CHECK_MODEL else DatasetRow
-            resource: ModelRow | DatasetRow | None = session.get(table, unit.subject_id)
+            resource = _checked(session, unit)
             if resource is not None:
                 resource.state, resource.problem = ResourceState.REJECTED, reason
+
+
+def _checked(session: Session, unit: UnitRow) -> ModelRow | DatasetRow | None:
+    if unit.kind == UnitKind.CHECK_MODEL:
+        return session.get(ModelRow, unit.subject_id)
+    return session.get(DatasetRow, unit.subject_id)
 
 
 def _cancel_is_due() -> ColumnElement[bool]:

@@ -64,8 +64,9 @@ class CalibrationSettings(Frozen):
 class MetricSettings(Frozen):
     """The metric that ranks the layers.
 
-    ``name``: top1, top5 (labels needed); mse, sqnr, cosine, kl, agreement (against the fp32 output); or the class name of
-    a torchmetrics metric with ``args`` for its constructor. ``output``: which output is scored, by name (default: the first).
+    ``name``: top1, top5 (labels needed); mse, sqnr, cosine, kl, agreement (against the fp32 output); or the class name
+    of a torchmetrics metric with ``args`` for its constructor. ``output``: which output is scored, by name (default:
+    the first).
     """
 
     name: str = "top1"
@@ -81,7 +82,7 @@ class Budget(Frozen):
 
 
 class SelectionSettings(Frozen):
-    """How the fallback list is chosen. ``threshold`` (for that algorithm): layers more sensitive than this fall back."""
+    """How the fallback list is chosen. ``threshold``: with that algorithm, layers more sensitive than this fall back."""
 
     algorithm: Literal["greedy", "threshold"] = "greedy"
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

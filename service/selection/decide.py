@@ -62,19 +62,17 @@ def _greedy(
     question: Question, limit: Limit, measured: Mapping[Fallback, VariantScore]
 ) -> tuple[Fallback, ...] | Decision:
     order = [each.layer_id for each in question.ranking]
-    passes = {len(fallback): limit.holds(score.drop) for fallback, score in measured.items()}
-    step = search(passes, len(order))
+    # all layers in floating point is the reference itself: within any budget, and of no use to anybody
+    passes = {len(fallback): limit.holds(score.drop) for fallback, score in measured.items()} | {len(order): True}
+    step = search(passes)
     if step.measure:
         return tuple(tuple(order[:length]) for length in step.measure)
-    if step.found is None:
-        why = f"no fallback list keeps the drop within {limit.max_drop:g}, not even all layers in floating point"
-        return _decision(question, tuple(order), measured, why)
-    tried = len(measured)
-    why = (
-        f"the shortest list along the ranking, of {tried} measured, whose drop is within {limit.max_drop:g}: "
-        f"{_count(order[: step.found])} in floating point"
-    )
-    return _decision(question, tuple(order[: step.found]), measured, why)
+    fallback = tuple(order[: step.found])
+    if len(fallback) == len(order):
+        why = f"of {len(measured)} lists measured, only all layers in floating point keeps the drop within"
+    else:
+        why = f"the shortest list along the ranking, of {len(measured)} measured, whose drop is within"
+    return _decision(question, fallback, measured, f"{why} {limit.max_drop:g}: {_count(fallback)} in floating point")
 
 
 def _decision(
@@ -82,7 +80,8 @@ def _decision(
 ) -> Decision:
     limit = question.limit
     chosen = measured.get(fallback)
-    holds = limit.holds(chosen.drop) if limit is not None and chosen is not None else None
+    some_int8 = len(fallback) < len(question.ranking)
+    holds = some_int8 and limit is not None and chosen is not None and limit.holds(chosen.drop)
     verified = tuple(
         VerifiedVariant(fallback=each, score=score, within_budget=limit.holds(score.drop) if limit else None)
         for each, score in sorted(measured.items(), key=lambda item: (len(item[0]), item[0]))

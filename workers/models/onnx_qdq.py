@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from workers.engine.fake_quant import fake_quantize, scale_of
+from workers.models.fake_quant import fake_quantize, scale_of
 from workers.models.onnx_graph import declare_external
 from workers.models.onnx_layers import Found
 from workers.models.onnx_names import fresh_prefix

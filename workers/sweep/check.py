@@ -99,7 +99,10 @@ def release_waiting(session: Session, resource_id: str) -> list[str]:
     """Queue the sweeps that waited for this resource and wait for nothing else; the queues to be told."""
     queues = []
     for sweep in _sweeps_on(session, resource_id):
-        resources = [session.get_one(ModelRow, sweep.model_id), session.get_one(DatasetRow, sweep.dataset_id)]
+        resources: list[Resource] = [
+            session.get_one(ModelRow, sweep.model_id),
+            session.get_one(DatasetRow, sweep.dataset_id),
+        ]
         resources.append(session.get_one(DatasetRow, sweep.calibration_id))
         if all(each.state == ResourceState.READY for each in resources):
             for unit in units.units_of(session, sweep.id, UnitKind.PREPARE):

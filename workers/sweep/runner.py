@@ -1,6 +1,7 @@
 """Runs one leased unit from claim to commit: do the work, then finish it and queue what follows in one transaction."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -21,7 +22,7 @@ from workers.sweep.transitions import advance
 
 log = logging.getLogger(__name__)
 
-PHASES = {
+PHASES: dict[UnitKind, Callable[[Job], Outcome]] = {
     UnitKind.PREPARE: prepare.run,
     UnitKind.CALIBRATE: calibrate.run,
     UnitKind.MEASURE: measure.run,

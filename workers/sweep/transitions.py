@@ -51,7 +51,9 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
     sweep.started_at = now()
     sweep.plan = outcome.plan.model_dump(mode="json")
     sweep.environment = outcome.environment
-    sweep.warnings = [*sweep.warnings, *outcome.warnings]
+    # a worker has it now, so the warning that none was running is void
+    kept = [each for each in sweep.warnings if each["code"] != "no-worker"]
+    sweep.warnings = [*kept, *outcome.warnings]
     cost = float(outcome.plan.calibration_samples)
     return _queue(session, sweep, Phase.CALIBRATE, [NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, cost=cost)])
 

@@ -27,5 +27,6 @@ def fake_quantize(values: Floats, axis: int | None) -> Floats:
         others = tuple(index for index in range(values.ndim) if index != axis % values.ndim)
         amax = magnitude.max(axis=others, keepdims=True, initial=0.0)
     scale = np.where(amax <= SMALLEST_AMAX, 1.0, amax / LEVELS).astype(np.float32)
-    quantized = np.clip(np.rint(values / scale), -128, 127)
-    return (quantized * scale).astype(np.float32)
+    quantized: Floats = np.clip(np.rint(values / scale), -128, 127)
+    dequantized: Floats = (quantized * scale).astype(np.float32)
+    return dequantized
