@@ -30,13 +30,27 @@ ENCODED_IMAGES = ArraySpec((None, None, 3), np.dtype(np.uint8), encoded=True)
 
 
 class EvaluationSet(Protocol):
-    """Stored samples. ``specs`` leave out the targets; ``class_counts`` are by class name, or by label."""
+    """Stored samples, in a fixed order."""
 
-    samples: int
-    specs: Mapping[str, ArraySpec]
-    targets: Array | None
-    class_names: Sequence[str] | None
-    class_counts: Mapping[str, int] | None
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+
+    @property
+    def specs(self) -> Mapping[str, ArraySpec]:
+        """The arrays by name, without the targets."""
+
+    @property
+    def targets(self) -> Array | None:
+        """One row for each sample; int64 of shape (samples,) for class labels."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """The classes' names by label, where the file tells them."""
+
+    @property
+    def class_counts(self) -> Mapping[str, int] | None:
+        """How many samples each class has, by its name or else by its label."""
 
     def batch(self, indices: Indices) -> RawTensors:
         """The samples at these positions, in this order, as they are stored."""
