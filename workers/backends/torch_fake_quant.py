@@ -5,6 +5,7 @@ pytorch-quantization names its own (``layer1.0.conv1._input_quantizer``). A vari
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,11 @@ class TorchBackend:
             if find_spec(package) is None:
                 reason = f"the package {package} is not installed; install quantsieve[cpu] or quantsieve[gpu]"
                 return Capability(self.name, False, (), {}, reason)
-        from importlib.metadata import version
-
-        import torch
+        try:
+            import pytorch_quantization  # noqa: F401
+            import torch
+        except (ImportError, OSError) as error:
+            return Capability(self.name, False, (), {}, f"torch cannot be imported: {_first_line(error)}")
 
         devices = ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())))
         versions = {name: version(name) for name in ("torch", "pytorch-quantization", "numpy")}
@@ -39,10 +42,10 @@ class TorchBackend:
 
     def open(self, path: Path, settings: OpenSettings) -> OpenedModel:
         """Load the archive (it can run code) and put quantizers at its layers."""
-        from workers.backends.torch_session import TorchSession
+        from workers.backends.torch_session import TorchSession, device_of
         from workers.models.torch_export import read_archive
 
-        session = TorchSession(read_archive(path, fuse_bn=settings.fuse_bn), settings)
+        session = TorchSession(read_archive(path, fuse_bn=settings.fuse_bn, device=device_of(settings)), settings)
         if not session.facts.layers:
             raise RejectedFile("the model has no quantizable layer (convolution, linear, matmul, add, average pool)")
         return TorchModel(session)
@@ -78,5 +81,10 @@ class TorchModel:
         try:
             outputs: dict[str, Any] = self._session.run(batch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            return Evaluated(variant, index, None, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+            return Evaluated(variant, index, None, f"{type(error).__name__}: {_first_line(error)}")
         return Evaluated(variant, index, outputs)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

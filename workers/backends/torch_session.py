@@ -9,12 +9,16 @@ from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
 from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import fx
 
-from service.domain.layers import Operation
 from service.domain.settings import WeightGranularity
 from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, Tensors
 from workers.engine.fixed_batch import filled, length_of
 from workers.models.torch_export import TorchProgram
-from workers.models.torch_layers import Found, LayerFinder, weight_value
+from workers.models.torch_layers import Found, LayerFinder, Weight
+
+
+def device_of(settings: OpenSettings) -> str:
+    """The device's name as torch knows it."""
+    return "cpu" if settings.device == "auto" else settings.device
 
 
 class WeightQuantizer(TensorQuantizer):  # type: ignore[misc]  # the package is untyped
@@ -49,8 +53,9 @@ class TorchSession:
             folded_batch_norms=program.folded_batch_norms,
             batch_size=program.batch_size,
         )
-        self._device = torch.device("cpu" if settings.device == "auto" else settings.device)
+        self._device = torch.device(device_of(settings))
         self._module = program.module
+        self._placeholders = [str(each.target) for each in program.module.graph.find_nodes(op="placeholder")]
         self._activations: dict[str, TensorQuantizer] = {}
         self._quantizers: dict[str, list[TensorQuantizer]] = {}
         self._edges: dict[fx.Node, str] = {}
@@ -78,10 +83,9 @@ class TorchSession:
             arguments[index] = quantized
             placed.append(quantizer)
         if found.weight is not None:
-            index, axis = found.weight
-            value = weight_value(self._module, arguments[index])
-            if bool(torch.isfinite(value).all()):
-                quantizer = _weight_quantizer(value, _channel_axis(found, axis, value) if per_channel else None)
+            index = found.weight.index
+            if bool(torch.isfinite(found.weight.value).all()):
+                quantizer = _weight_quantizer(found.weight, per_channel=per_channel)
                 arguments[index] = self._place(node, arguments[index], f"{layer.name}._weight_quantizer", quantizer)
                 placed.append(quantizer)
             else:
@@ -135,15 +139,24 @@ class TorchSession:
     def _outputs(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
         length = length_of(batch)
         with torch.inference_mode():
-            tensors = [self._tensor(batch[spec.name]) for spec in self.facts.inputs]
-            result = interpreter.run(*tensors, enable_io_processing=False)
+            # a placeholder that is no tensor is an argument that the export fixed, and nothing reads it
+            names = {spec.name for spec in self.facts.inputs}
+            arguments = [self._tensor(batch[name]) if name in names else None for name in self._placeholders]
+            result = interpreter.run(*arguments, enable_io_processing=False)
             leaves = [each for each in result if isinstance(each, torch.Tensor)]
-            return {
-                spec.name: leaf[:length].cpu().numpy() for spec, leaf in zip(self.facts.outputs, leaves, strict=True)
-            }
+            return {spec.name: self._array(leaf, length) for spec, leaf in zip(self.facts.outputs, leaves, strict=True)}
 
     def _tensor(self, array: Array) -> torch.Tensor:
-        return torch.from_numpy(filled(array, self.facts.batch_size)).to(self._device)
+        array = filled(array, self.facts.batch_size)
+        # torch wants writable memory; the graph is functional, so that nothing is written
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
+
+    def _array(self, leaf: torch.Tensor, length: int) -> Array:
+        if self.facts.batch_size is not None and leaf.ndim > 0:
+            leaf = leaf[:length]
+        # NumPy has no bfloat16
+        found: Array = (leaf.float() if leaf.dtype is torch.bfloat16 else leaf).cpu().numpy()
+        return found
 
 
 class _Watcher(fx.Interpreter):
@@ -162,20 +175,13 @@ class _Watcher(fx.Interpreter):
         return result
 
 
-def _weight_quantizer(value: torch.Tensor, axis: int | None) -> WeightQuantizer:
+def _weight_quantizer(weight: Weight, *, per_channel: bool) -> WeightQuantizer:
+    axis = weight.axis if per_channel else None
     quantizer = WeightQuantizer(QuantDescriptor(num_bits=8, axis=None if axis is None else (axis,)))
+    magnitude = weight.value.abs().float()
     if axis is None:
-        quantizer.amax = value.abs().max().cpu().numpy()
+        amax = magnitude.max()
     else:
-        others = [index for index in range(value.ndim) if index != axis]
-        quantizer.amax = value.abs().amax(dim=others, keepdim=True).cpu().numpy()
+        amax = magnitude.amax(dim=[index for index in range(magnitude.ndim) if index != axis], keepdim=True)
+    quantizer.amax = amax.cpu().numpy()
     return quantizer
-
-
-def _channel_axis(found: Found, axis: int, value: torch.Tensor) -> int | None:
-    if found.layer.op is Operation.CONV_TRANSPOSE:
-        groups = found.node.args[6] if len(found.node.args) > 6 else 1
-        if groups != 1:
-            # output channels repeat over the groups, so axis 1 alone does not name a channel; one scale is safe
-            return None
-    return axis % value.ndim

@@ -12,7 +12,8 @@ class Names:
     """Hands out names in topological order; a repeated one gets ``_1``, ``_2`` and so on."""
 
     def __init__(self) -> None:
-        self._used: Counter[str] = Counter()
+        self._repeats: Counter[str] = Counter()
+        self._used: set[str] = set()
 
     def of_weighted(self, path: str) -> str:
         """The name of a layer that owns weights: its module path."""
@@ -24,6 +25,9 @@ class Names:
         return self._unique(f"{path}.{suffix}" if path else suffix)
 
     def _unique(self, name: str) -> str:
-        count = self._used[name]
-        self._used[name] += 1
-        return name if count == 0 else f"{name}_{count}"
+        unique = name
+        while unique in self._used:  # "fc_1" may be the second "fc" or a module of that name
+            self._repeats[name] += 1
+            unique = f"{name}_{self._repeats[name]}"
+        self._used.add(unique)
+        return unique

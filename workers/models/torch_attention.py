@@ -55,6 +55,8 @@ def _expand(graph: fx.Graph, node: fx.Node) -> None:
             scores = emit(add_causal_mask, scores)
         if mask is not None:
             scores = emit(add_mask, scores, mask)
-        product = emit(aten.matmul.default, emit(aten.softmax.int, scores, -1), value)
+        # rows that the mask hides entirely become zeros, as in the fused operation
+        weights = emit(aten._safe_softmax.default if mask is not None else aten.softmax.int, scores, -1)
+        product = emit(aten.matmul.default, weights, value)
     node.replace_all_uses_with(product)
     graph.erase_node(node)

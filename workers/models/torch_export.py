@@ -13,6 +13,7 @@ from service.domain.errors import RejectedFile
 from service.domain.layers import TensorSpec
 from workers.models.torch_attention import expand_attention
 from workers.models.torch_batch_norm import fold_batch_norms
+from workers.models.torch_functional import functional_module
 
 HOW = "export the model with torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 
@@ -28,15 +29,16 @@ class TorchProgram:
     folded_batch_norms: int
 
 
-def read_archive(path: Path, *, fuse_bn: bool) -> TorchProgram:
+def read_archive(path: Path, *, fuse_bn: bool, device: str = "cpu") -> TorchProgram:
     """Open the archive. It can run code: call this only in a process that may be lost. Raises RejectedFile."""
     try:
         exported = torch.export.load(path)
-        module = exported.module()
+        _refuse_training(exported.graph)
+        module = functional_module(exported, torch.device(device))
+    except RejectedFile:
+        raise
     except Exception as error:  # the archive decides what is raised here
         raise RejectedFile(f"torch.export cannot load this archive: {_first_line(error)}; {HOW}") from error
-    _drop_guards(module)
-    _refuse_training(module)
     inputs = _inputs(module)
     outputs = _outputs(module, exported.call_spec.out_spec)
     expand_attention(module)
@@ -55,35 +57,31 @@ def module_path(node: fx.Node) -> str:
     return str(entries[-1][0]) if entries else ""
 
 
-def attribute(module: torch.nn.Module, target: str) -> Any:
-    """What a get_attr node names."""
-    found: Any = module
-    for part in target.split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
 
-def _drop_guards(module: fx.GraphModule) -> None:
-    # the guards refuse batch sizes that the example did not have but the graph can run
-    for node in list(module.graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            module.graph.erase_node(node)
-
-
-def _refuse_training(module: fx.GraphModule) -> None:
-    for node in module.graph.nodes:
+def _refuse_training(graph: fx.Graph) -> None:
+    for node in graph.nodes:
         name = str(node.target)
+        if name.startswith("aten.batch_norm.") and node.args[5] is True and node.args[3] is None:
+            raise RejectedFile(
+                f"batch norm {node.name} keeps no running statistics, so that outputs depend on the rest of the batch; "
+                "train it with track_running_stats=True"
+            )
         training = name.startswith("aten.batch_norm.") and node.args[5] is True
         training |= name.startswith("aten.dropout.") and node.args[2] is True
+        training |= name.startswith("aten.native_dropout.") and node.args[2] is not False
+        training |= name.startswith("aten.scaled_dot_product_attention.") and _dropout(node) != 0
         if training or name.startswith("aten._native_batch_norm_legit.default"):
             raise RejectedFile(
                 f"the archive was exported in training mode (node {node.name}); call model.eval() first: {HOW}"
             )
+
+
+def _dropout(attention: fx.Node) -> Any:
+    return attention.args[4] if len(attention.args) > 4 else attention.kwargs.get("dropout_p", 0.0)
 
 
 def _inputs(module: fx.GraphModule) -> tuple[TensorSpec, ...]:
@@ -116,10 +114,10 @@ def _outputs(module: fx.GraphModule, spec: pytree.TreeSpec) -> tuple[TensorSpec,
 
 
 def _leaf_names(spec: pytree.TreeSpec, count: int) -> list[str]:
-    if count == 1:
-        return ["output"]
     tree = pytree.tree_unflatten(list(range(count)), spec)
     paths, _ = pytree.tree_flatten_with_path(tree)
+    if count == 1 and all(hasattr(part, "idx") for part in paths[0][0]):
+        return ["output"]
     return [".".join(_key(part) for part in path) or "output" for path, _ in paths]
 
 

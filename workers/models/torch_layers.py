@@ -1,8 +1,6 @@
 """Finds the layers of a torch graph: quantizable operations with their quantized operands, names and costs."""
 
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
 import torch
 from torch import fx
@@ -10,20 +8,13 @@ from torch import fx
 from service.domain.layers import Layer, Operation, SkippedOperation
 from workers.models.names import Names
 from workers.models.residual import Operand, is_residual, quantized_operands
-from workers.models.torch_batch_norm import WEIGHT_ATTRIBUTE
-from workers.models.torch_export import TorchProgram, attribute, module_path
+from workers.models.torch_batch_norm import CONVOLUTIONS, WEIGHT_ATTRIBUTE, groups_of, is_transposed
+from workers.models.torch_constants import Constants, source_of
+from workers.models.torch_costs import is_floating, macs, per_sample, symbolic_shape
+from workers.models.torch_export import TorchProgram, module_path
 
 aten = torch.ops.aten
 
-CONVOLUTIONS = {
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-}
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
 PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 ADDITIONS = {aten.add.Tensor, aten.add_.Tensor}
 POOLS = {
@@ -33,29 +24,53 @@ POOLS = {
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool3d.default,
+    aten._adaptive_avg_pool2d.default,
+    aten._adaptive_avg_pool3d.default,
 }
-# views of a constant that keep it a constant
-VIEWS = {aten.t.default, aten.transpose.int, aten.permute.default, aten.detach.default, aten.contiguous.default}
 NORMS = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
+# what leaves a value as it is
+NO_OPERATIONS = {aten.clone.default, aten.contiguous.default, aten.detach.default, aten.alias.default}
 ELEMENTWISE_NAMES = (
-    "add add_ sub sub_ mul mul_ div div_ pow neg exp erf tanh sigmoid relu relu_ gelu silu silu_ hardtanh hardtanh_ "
-    "hardswish hardswish_ hardsigmoid leaky_relu leaky_relu_ clamp clamp_ clamp_min sqrt rsqrt abs dropout to "
-    "contiguous detach clone"
+    "add sub rsub mul div pow square neg exp erf tanh sigmoid relu gelu silu hardtanh relu6 hardswish hardsigmoid "
+    "leaky_relu elu selu prelu mish softplus clamp clamp_min clamp_max sqrt rsqrt reciprocal abs "
+    "to _to_copy type_as contiguous detach clone alias"
 )
 ELEMENTWISE = frozenset(ELEMENTWISE_NAMES.split())
+# products that this backend does not write out, and what to do about it
+UNSUPPORTED = {
+    "scaled_dot_product_attention": "grouped-query attention is not written out into its products",
+    "_scaled_dot_product_flash_attention_for_cpu": "export without decomposing scaled_dot_product_attention",
+    "_native_multi_head_attention": "the fused fast path of attention; export with gradients enabled",
+    "_transformer_encoder_layer_fwd": "the fused fast path of an encoder layer; export with gradients enabled",
+    "einsum": "einsum is not written out into its products",
+    "baddbmm": "a batched product with an addend is not supported",
+    "lstm": "recurrent layers are not supported",
+    "gru": "recurrent layers are not supported",
+    "rnn_tanh": "recurrent layers are not supported",
+    "rnn_relu": "recurrent layers are not supported",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant operand: its argument's index, and the axis of its output channels (None: no axis names them)."""
+
+    index: int
+    axis: int | None
+    value: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Found:
     """A layer and where it stands in the graph. ``operands``: indices of the quantized activation arguments.
 
-    ``weight``: index of the weight's argument and the axis of its output channels.
+    ``weight``: the weight as it stands in the file (after folding), at which argument, and its output channels.
     """
 
     layer: Layer
     node: fx.Node
     operands: tuple[int, ...]
-    weight: tuple[int, int] | None = None
+    weight: Weight | None = None
 
 
 class LayerFinder:
@@ -63,6 +78,7 @@ class LayerFinder:
 
     def __init__(self, program: TorchProgram) -> None:
         self._module = program.module
+        self._constants = Constants(program.module)
         self._batch = program.batch_size or 1
         self._order = {node: index for index, node in enumerate(program.module.graph.nodes)}
         self._names = Names()
@@ -82,14 +98,11 @@ class LayerFinder:
 
     def _layer(self, node: fx.Node) -> Found | None:
         target = node.target
-        if target in CONVOLUTIONS:
-            return self._with_weight(node, Operation.CONV, axis=0)
-        if target in TRANSPOSED:
-            return self._with_weight(node, Operation.CONV_TRANSPOSE, axis=1)
-        if target is aten.convolution.default:
-            transposed = bool(node.args[6])
-            operation = Operation.CONV_TRANSPOSE if transposed else Operation.CONV
-            return self._with_weight(node, operation, axis=1 if transposed else 0)
+        if target in CONVOLUTIONS or is_transposed(node):
+            if not is_transposed(node):
+                return self._with_weight(node, Operation.CONV, axis=0)
+            # output channels repeat over the groups, so that no one axis names them: one scale is safe
+            return self._with_weight(node, Operation.CONV_TRANSPOSE, axis=1 if groups_of(node) == 1 else None)
         if target is aten.linear.default:
             return self._with_weight(node, Operation.LINEAR, axis=0)
         if target is aten.addmm.default:
@@ -100,34 +113,45 @@ class LayerFinder:
             return self._addition(node)
         if target in POOLS:
             return self._make(node, Operation.AVERAGE_POOL, (0,))
-        if target is aten.scaled_dot_product_attention.default:
-            reason = "grouped-query attention is not written out into its products"
-            self.skipped.append(SkippedOperation(id=node.name, name=module_path(node), reason=reason))
+        reason = UNSUPPORTED.get(_short_name(node))
+        if reason is not None:
+            name = self._names.of_weighted(module_path(node) or node.name)
+            self.skipped.append(SkippedOperation(id=node.name, name=name, reason=reason))
         return None
 
-    def _with_weight(self, node: fx.Node, operation: Operation, *, axis: int, first: int = 0) -> Found | None:
-        weight = node.args[first + 1]
+    def _with_weight(self, node: fx.Node, operation: Operation, *, axis: int | None, first: int = 0) -> Found | None:
+        data, weight = node.args[first], node.args[first + 1]
+        if data in self._constants:
+            return None
         self._weighted.add(node)
-        if self._is_constant(weight):
-            return self._make(node, operation, (first,), weight=(first + 1, axis))
+        if weight in self._constants:
+            return self._make(node, operation, (first,), weight=self._weight(node, first + 1, axis))
         return self._make(node, operation, (first, first + 1))
 
     def _product(self, node: fx.Node) -> Found | None:
-        left, right = (self._is_constant(each) for each in node.args[:2])
-        if left and right:
+        left, right = (each in self._constants for each in node.args[:2])
+        if (left and right) or not is_floating(node):
             return None
         self._weighted.add(node)
         if right:
-            return self._make(node, Operation.LINEAR, (0,), weight=(1, -1))
+            return self._make(node, Operation.LINEAR, (0,), weight=self._weight(node, 1, -1))
         if left:
-            return self._make(node, Operation.LINEAR, (1,), weight=(0, -2))
+            return self._make(node, Operation.LINEAR, (1,), weight=self._weight(node, 0, -2))
         return self._make(node, Operation.MATMUL, (0, 1))
+
+    def _weight(self, node: fx.Node, index: int, axis: int | None) -> Weight:
+        argument = node.args[index]
+        assert isinstance(argument, fx.Node)
+        value = self._constants.value(argument)
+        if axis is None or value.ndim < 2:  # a vector has no output channels
+            return Weight(index, None, value)
+        return Weight(index, axis % value.ndim, value)
 
     def _addition(self, node: fx.Node) -> Found | None:
         first, second = node.args[:2]
-        if not (isinstance(first, fx.Node) and isinstance(second, fx.Node)) or self._is_constant(first):
+        if not (isinstance(first, fx.Node) and isinstance(second, fx.Node)) or first in self._constants:
             return None
-        if self._is_constant(second) or _shape(first) != _shape(second) or not _is_floating(first):
+        if second in self._constants or symbolic_shape(first) != symbolic_shape(second) or not is_floating(first):
             return None
         operands = [self._operand(each) for each in (first, second)]
         if not is_residual(*operands):
@@ -143,12 +167,12 @@ class LayerFinder:
         return Operand(self._roots_of(node), self._order[maker] if fused and maker is not None else None)
 
     def _looked_through(self, node: fx.Node) -> fx.Node | None:
-        """The input of a batch norm or a bias addition; None for anything else."""
-        if node.target in NORMS or "getitem" in str(node.target):
+        """The input of a batch norm, a bias addition or of nothing done; None for anything else."""
+        if node.target in NORMS or node.target in NO_OPERATIONS or "getitem" in str(node.target):
             return node.args[0] if isinstance(node.args[0], fx.Node) else None
         if node.target in ADDITIONS and node not in self._residual:
             first, second = node.args[:2]
-            if isinstance(first, fx.Node) and self._is_constant(second):
+            if isinstance(first, fx.Node) and second in self._constants:
                 return first
         return None
 
@@ -168,108 +192,44 @@ class LayerFinder:
         return self._roots[node]
 
     def _walked_inputs(self, node: fx.Node) -> list[fx.Node]:
-        name = str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
-        if node.op != "call_function" or name not in ELEMENTWISE or node in self._residual or node in self._weighted:
+        if node in self._residual or node in self._weighted or _short_name(node).removesuffix("_") not in ELEMENTWISE:
             return []
-        return [each for each in node.all_input_nodes if not self._is_constant(each)]
-
-    def _is_constant(self, value: Any) -> bool:
-        while isinstance(value, fx.Node) and value.target in VIEWS:
-            value = value.args[0]
-        return not isinstance(value, fx.Node) or value.op == "get_attr"
+        return [each for each in node.all_input_nodes if each not in self._constants]
 
     def _make(
-        self, node: fx.Node, operation: Operation, operands: tuple[int, ...], *, weight: tuple[int, int] | None = None
+        self, node: fx.Node, operation: Operation, operands: tuple[int, ...], *, weight: Weight | None = None
     ) -> Found:
-        path = module_path(node)
-        attribute_name = self._weight_attribute(node, weight)
-        tensor = _value_of(node.args[weight[0]]) if weight else None
-        if attribute_name is not None and attribute_name.endswith(("_weight", ".weight")):
-            name = self._names.of_weighted(attribute_name[: -len(".weight")])
-        elif weight is not None:
-            name = self._names.of_weighted(path or node.name)
-        else:
-            name = self._names.of_unweighted(path, operation)
+        source = (node.meta.get(WEIGHT_ATTRIBUTE) or source_of(node.args[weight.index])) if weight else None
+        value = weight.value if weight else None
         layer = Layer(
             id=node.name,
-            name=name,
+            name=self._name(node, operation, source),
             op=operation,
             activations=tuple(f"{node.name}:{index}" for index in operands),
-            weight=attribute_name,
-            weight_shape=tuple(int(size) for size in tensor.shape) if tensor is not None else None,
-            output_shape=_per_sample(node),
-            macs=self._macs(node, operation, tensor),
-            weight_bytes=4 * tensor.numel() if tensor is not None else 0,
+            weight=source,
+            weight_shape=tuple(value.shape) if value is not None else None,
+            output_shape=per_sample(node),
+            macs=macs(
+                node,
+                operation,
+                weight=value,
+                batch=self._batch,
+                first=1 if node.target is aten.addmm.default else 0,
+            ),
+            weight_bytes=4 * value.numel() if value is not None else 0,
         )
         return Found(layer, node, operands, weight)
 
-    def _weight_attribute(self, node: fx.Node, weight: tuple[int, int] | None) -> str | None:
-        if weight is None:
-            return None
-        if WEIGHT_ATTRIBUTE in node.meta:
-            return str(node.meta[WEIGHT_ATTRIBUTE])
-        value = node.args[weight[0]]
-        while isinstance(value, fx.Node) and value.op != "get_attr":
-            value = value.args[0]
-        return str(value.target) if isinstance(value, fx.Node) else None
-
-    def _macs(self, node: fx.Node, operation: Operation, weight: torch.Tensor | None) -> int | None:
-        if operation in (Operation.ADD, Operation.AVERAGE_POOL):
-            return 0
-        output, data = _sizes(node), _sizes(node.all_input_nodes[0])
-        if output is None or data is None:
-            return None
-        if operation is Operation.CONV and weight is not None:
-            return prod(output) * prod(weight.shape[1:]) // self._batch
-        if operation is Operation.CONV_TRANSPOSE and weight is not None:
-            return prod(data) * prod(weight.shape[1:]) // self._batch
-        first = node.args[1] if node.target is aten.addmm.default else node.args[0]
-        inner = _sizes(first) if isinstance(first, fx.Node) else None
-        return prod(output) * inner[-1] // self._batch if inner else None
+    def _name(self, node: fx.Node, operation: Operation, source: str | None) -> str:
+        path = module_path(node)
+        if source is None:
+            return self._names.of_unweighted(path, operation)
+        if source.endswith((".weight", "_weight")):
+            return self._names.of_weighted(source[: -len(".weight")])
+        return self._names.of_weighted(path or node.name)
 
 
-def weight_value(module: fx.GraphModule, node: Any) -> torch.Tensor:
-    """The constant that a chain of views over a get_attr node stands for."""
-    if node.op == "get_attr":
-        found = attribute(module, str(node.target))
-        assert isinstance(found, torch.Tensor)
-        return found.detach()
-    base = weight_value(module, node.args[0])
-    result = node.target(base, *node.args[1:], **node.kwargs)
-    assert isinstance(result, torch.Tensor)
-    return result
-
-
-def _value_of(node: Any) -> torch.Tensor:
-    module = node.graph.owning_module
-    return weight_value(module, node)
-
-
-def _shape(node: fx.Node) -> tuple[str, ...]:
-    value = node.meta.get("val")
-    return tuple(str(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
-
-
-def _is_floating(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point
-
-
-def _sizes(node: fx.Node) -> list[int] | None:
-    """The shape with the free batch as 1; None where a shape is unknown."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        return None
-    sizes = []
-    for size in value.shape:
-        if isinstance(size, int):
-            sizes.append(size)
-        else:
-            expression = size.node.expr
-            sizes.append(int(expression.subs(dict.fromkeys(expression.free_symbols, 1))))
-    return sizes
-
-
-def _per_sample(node: fx.Node) -> tuple[int, ...] | None:
-    sizes = _sizes(node)
-    return tuple(sizes[1:]) if sizes is not None else None
+def _short_name(node: fx.Node) -> str:
+    """``add`` of ``aten.add.Tensor``; "" for what is not an ATen operation."""
+    name = str(node.target)
+    return name.split(".")[1] if node.op == "call_function" and name.startswith("aten.") else ""
