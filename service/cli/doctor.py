@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.cli.problems import read_settings
+from service.cli.problems import read_settings, stdout
+from service.domain.settings import BackendName
 from service.embedded.broker import broker_options
 from service.embedded.lock import running_server
 from service.embedded.server import worker_environment
@@ -31,10 +31,10 @@ def doctor() -> None:
     settings = read_settings()
     table = Table(title=f"quantsieve {__version__} · Python {platform.python_version()} · {platform.platform()}")
     for heading in ("part", "", "what was found"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for part, good, found in [*_backends(settings), *_brokers(settings), _database(settings), *_disk(settings)]:
         table.add_row(part, Text("yes", "green") if good else Text("no", "yellow"), Text(found))
-    Console().print(table)
+    stdout().print(table)
 
 
 Finding = tuple[str, bool, str]
@@ -45,7 +45,9 @@ def _backends(settings: Settings) -> list[Finding]:
         capabilities = _capabilities(settings)
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         return [("backends", False, f"the worker cannot be asked: {error}")]
-    return [(f"backend {each['backend']}", bool(each["available"]), _describe(each)) for each in capabilities]
+    found = [(f"backend {each['backend']}", bool(each["available"]), _describe(each)) for each in capabilities]
+    known = {each["backend"] for each in capabilities}
+    return found + [(f"backend {name}", False, "not in this version") for name in BackendName if name not in known]
 
 
 def _capabilities(settings: Settings) -> list[dict[str, Any]]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from service.cli.connection import Connection
 from service.cli.options import SweepOptions
-from service.cli.problems import EXIT_FAILED, EXIT_INTERRUPTED, say_error, stderr
+from service.cli.problems import EXIT_FAILED, EXIT_INTERRUPTED, say_error, stderr, stdout
 from service.cli.progress import shown_progress
 from service.cli.status import SweepStatus
 from service.cli.tables import show_decision, show_layers
@@ -100,14 +99,19 @@ def _interrupted(connection: Connection, sweep_id: str) -> None:
 
 def show_results(connection: Connection, sweep_id: str) -> None:
     """Print the layer table and the decision on standard output."""
-    console = Console()
+    console = stdout()
     sweep = SweepStatus.of(connection.client.sweep(sweep_id))
     rows = [LayerResult.model_validate(each) for each in connection.client.layers(sweep_id)["layers"]]
     show_layers(console, rows, metric=sweep.metric)
     report = json.loads(connection.client.report(sweep_id, "json"))
     show_decision(console, Decision.model_validate(report["decision"]))
+    say_warnings(sweep)
+
+
+def say_warnings(sweep: SweepStatus) -> None:
+    """Print what the service warns of."""
     for warning in sweep.warnings:
-        console.print(Text.assemble(("warning: ", "yellow"), warning))
+        stderr().print(Text.assemble(("warning: ", "yellow"), warning))
 
 
 def write_reports(connection: Connection, sweep_id: str, out: Path) -> None:
@@ -125,16 +129,18 @@ def write_reports(connection: Connection, sweep_id: str, out: Path) -> None:
             (out / name).write_bytes(content)
     except OSError as error:
         raise InvalidInput(f"--out: cannot write into {out}: {error.strerror}", field="--out") from None
-    console = Console(soft_wrap=True)
+    console = stdout()
     console.print(Text("\nWritten:"))
     for name in contents:
-        console.print(Text(f"  {(out / name).absolute()}"))
+        console.print(Text(f"  {(out / name).absolute()}"), soft_wrap=True)
 
 
 def run_order(connection: Connection, order: Order, out: Path) -> int:
     """Upload, sweep with progress, print and write the results; the exit status."""
     sweep = submit(connection, order)
     stderr().print(Text(f"sweep {sweep.id} at {connection.url}"))
+    if connection.server is None:  # our own worker is still starting: no warning is due that there is none
+        say_warnings(sweep)
     status = follow(connection, sweep.id)
     if status == 0:
         show_results(connection, sweep.id)

@@ -13,11 +13,18 @@ from service.settings import Settings
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+PIPE_WIDTH = 120
 
 
 def stderr() -> Console:
     """Where errors and progress go, so that standard output holds results only."""
     return Console(stderr=True, soft_wrap=True)
+
+
+def stdout() -> Console:
+    """Where results go. A pipe has no width of its own: it gets one that needs little wrapping."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def say_error(message: str) -> None:

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from service.cli.connection import existing_server
-from service.cli.flow import Order, check_order, follow, show_results, submit, write_reports
+from service.cli.flow import Order, check_order, follow, say_warnings, show_results, submit, write_reports
 from service.cli.options import SweepOptions, takes_sweep_options
-from service.cli.problems import Commands, read_settings
+from service.cli.problems import Commands, read_settings, stdout
 from service.cli.run import DataArgument, ModelArgument, UrlOption
 from service.cli.status import SweepStatus, time_left
 
@@ -26,7 +25,9 @@ def submit_sweep(options: SweepOptions, *, model: ModelArgument, data: DataArgum
     order = Order(model, data, options)
     check_order(order)
     with existing_server(url, read_settings()) as connection:
-        typer.echo(submit(connection, order).id)
+        sweep = submit(connection, order)
+    say_warnings(sweep)
+    typer.echo(sweep.id)
 
 
 @app.command()
@@ -35,7 +36,7 @@ def status(sweep_id: SweepArgument, *, url: UrlOption = None) -> None:
     with existing_server(url, read_settings()) as connection:
         sweep = SweepStatus.of(connection.client.sweep(sweep_id))
     line = f"{sweep.id}  {sweep.stage}  {sweep.fraction:.0%}  {time_left(sweep.eta_seconds)}"
-    console = Console(soft_wrap=True)
+    console = stdout()
     console.print(Text(line.rstrip()))
     if sweep.problem:
         console.print(Text(sweep.problem, "red"))

@@ -14,15 +14,17 @@ NOTHING = "–"
 
 def show_layers(console: Console, rows: Sequence[LayerResult], *, metric: str) -> None:
     """Print one line per layer, the most sensitive first; layers without a rank come last, with the reason."""
-    table = Table(title=f"Layers by sensitivity ({metric})", title_justify="left", header_style="bold")
+    # no frame: with an interval in each row, 80 columns are just enough
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("rank", justify="right")
     table.add_column("layer", overflow="fold")
     table.add_column("op")
-    table.add_column("drop [95 % interval]", justify="right")
+    table.add_column("drop [95 % interval]", justify="right", min_width=24)
     table.add_column("KL", justify="right")
     table.add_column("significant")
     for row in sorted(rows, key=_by_rank):
         table.add_row(*_cells(row))
+    console.print(Text(f"\nLayers by sensitivity ({metric})\n", "bold"))
     console.print(table)
 
 

@@ -29,7 +29,7 @@ def is_alive(pid: int) -> bool:
 
 
 def carries_a_message(url: str) -> bool:
-    with Connection(url) as connection, connection.SimpleQueue("test") as queue:
+    with Connection(url) as connection, connection.SimpleQueue("test") as queue:  # type: ignore[no-untyped-call]
         queue.put({"hello": 1})
         message = queue.get(timeout=5)
         message.ack()
