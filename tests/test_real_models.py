@@ -15,8 +15,9 @@ from tests.real_data import MODELS, RealModel, needs_data
 
 pytestmark = needs_data
 
-# the transformer has 122 layers: all its samples in every combination would take the test run many minutes
-SAMPLES = {"cifar10_resnet20": 96, "kws_transformer": 32}
+# all samples of the large ones in every combination, and a session for each layer in each of many shards, would take
+# the test run many minutes
+FEW = {"cifar10_resnet20": {"samples": 96, "shard_size": 48}, "kws_transformer": {"samples": 32, "shard_size": 32}}
 ids = pytest.mark.parametrize("model", MODELS, ids=[each.folder for each in MODELS])
 
 
@@ -34,7 +35,7 @@ def sweep(client: Client) -> Any:
     def run(model: RealModel, backend: str, mode: str) -> dict[str, Any]:
         key = (model.folder, backend, mode)
         if key not in done:
-            done[key] = run_sweep(client, model, backend, mode=mode, samples=SAMPLES.get(model.folder))
+            done[key] = run_sweep(client, model, backend, mode=mode, **FEW.get(model.folder, {}))
         return done[key]
 
     return run

@@ -14,7 +14,7 @@ QuantsieveError
 
 
 class QuantsieveError(Exception):
-    """Base of all. ``code`` is the stable kebab-case name of the problem; ``str(error)`` is one sentence for a person."""
+    """Base of all. ``code`` is the stable kebab-case name of the problem; ``str(error)``, one sentence for a person."""
 
     code = "internal-error"
 

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from service.domain.layers import Frozen, Layer
 
 
@@ -40,7 +42,7 @@ class LayerResult(Frozen):
     reason: str | None = None
     rank: int | None = None
     significant: bool | None = None
-    amax: dict[str, float] = {}
+    amax: dict[str, float] = Field(default_factory=dict)
     score: VariantScore | None = None
 
 

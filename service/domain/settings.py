@@ -34,8 +34,8 @@ class Preprocessing(Frozen):
     """How stored samples become model inputs, in this order: layout, resize, centre crop, dtype, scale, mean, std.
 
     ``layout`` is that of the stored images; NHWC is transposed to the NCHW that models take.
-    ``resize`` is the length of the shorter side, or (height, width), in pixels; ``scale`` multiplies (1/255 = 0.00392156862745098);
-    ``mean`` and ``std`` are per channel and apply after ``scale``.
+    ``resize`` is the length of the shorter side, or (height, width), in pixels; ``scale`` multiplies
+    (1/255 = 0.00392156862745098); ``mean`` and ``std`` are per channel and apply after ``scale``.
     """
 
     dtype: Literal["float32", "float16", "int64", "int32", "uint8"] | None = None
@@ -53,7 +53,10 @@ class Preprocessing(Frozen):
 
 
 class CalibrationSettings(Frozen):
-    """How activation ranges are found. ``dataset`` None: the first ``samples`` of the evaluation set (the report warns)."""
+    """How activation ranges are found.
+
+    ``dataset`` None: the first ``samples`` of the evaluation set (the report warns).
+    """
 
     method: Literal["max", "percentile"] = "max"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
@@ -82,7 +85,10 @@ class Budget(Frozen):
 
 
 class SelectionSettings(Frozen):
-    """How the fallback list is chosen. ``threshold``: with that algorithm, layers more sensitive than this fall back."""
+    """How the fallback list is chosen.
+
+    ``threshold``: with that algorithm, layers more sensitive than this fall back.
+    """
 
     algorithm: Literal["greedy", "threshold"] = "greedy"
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

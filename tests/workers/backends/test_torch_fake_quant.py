@@ -79,8 +79,8 @@ def compare_with_oracle(path: Path, x: Any, granularity: WeightGranularity) -> N
         expected = ((oracle.outputs(torch.from_numpy(x)) - reference) ** 2).mean()
         found = ((outputs(model, batch, frozenset({name})) - outputs(model, batch)) ** 2).mean()
         assert expected > 0
-        # a value within float32 rounding of half a step may fall to either side
-        np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)
+        # the difference of two float32 outputs: at most 6e-6 on these networks, from the order of sums in batch norms
+        np.testing.assert_allclose(found, expected, rtol=2e-5, err_msg=name)
 
 
 @pytest.mark.data
