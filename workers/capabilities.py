@@ -23,11 +23,17 @@ def probe() -> list[Capability]:
 def probe_in_child() -> list[Capability]:
     """The same from a process of its own; a probe that dies makes every backend unavailable, with the reason."""
     command = [sys.executable, "-m", "workers.main", "--capabilities"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return _unavailable(f"the probe of this machine did not end within {PROBE_TIMEOUT_SECONDS} s")
     if done.returncode != 0:
-        reason = f"the probe of this machine ended with {done.returncode}: {done.stderr.strip()[-300:]}"
-        return [Capability(name, False, (), {}, reason) for name in BackendName]
+        return _unavailable(f"the probe of this machine ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return [from_document(each) for each in json.loads(done.stdout)]
+
+
+def _unavailable(reason: str) -> list[Capability]:
+    return [Capability(name, False, (), {}, reason) for name in BackendName]
 
 
 def to_document(capability: Capability) -> dict[str, Any]:

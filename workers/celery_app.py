@@ -1,25 +1,35 @@
-"""The Celery application of a worker process: the task, and the parent's heartbeat and reconciler.
+"""The Celery application of a worker process: the task, and the parent's heartbeat, reconciler and farewell.
 
 The parent of the pool never imports torch or a runtime: only the pool's child, spawned afresh, opens models.
 """
 
+import os
+import signal
+import threading
 from functools import cache
+from types import FrameType
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown
 
 from service.broker import WORK_TASK, make_celery
 from service.settings import Settings
+from service.store.identifiers import Prefix, new_id
 from workers.context import WorkerContext
-from workers.presence import Presence
+from workers.presence import Presence, leave
 from workers.reconciler import Reconciler
 
+# the pool's children inherit it (main sets a fresh one), so that the parent can give back what a child holds
+WORKER_ID = os.environ.setdefault("QUANTSIEVE_WORKER_ID", new_id(Prefix.WORKER))
+
 app = make_celery(Settings())
+# what runs is given back when the worker is asked to stop, so there is nothing to wait for
+app.conf.worker_soft_shutdown_timeout = 0.0
 
 
 @cache
 def _context() -> WorkerContext:
-    return WorkerContext.open(Settings())
+    return WorkerContext.open(Settings(), WORKER_ID)
 
 
 @app.task(name=WORK_TASK)  # type: ignore[untyped-decorator]
@@ -34,14 +44,32 @@ _threads: list[Reconciler | Presence] = []
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
-def _start_threads(sender: Any = None, **_: Any) -> None:
+def _start(sender: Any = None, **_: Any) -> None:
     queues = [queue.name for queue in sender.task_consumer.queues]
     _threads.extend([Reconciler(_context()), Presence(_context(), queues)])
     for thread in _threads:
         thread.start()
+    _give_back_on_sigterm()
 
 
-@worker_shutting_down.connect  # type: ignore[untyped-decorator]
-def _stop_threads(**_: Any) -> None:
+def _give_back_on_sigterm() -> None:
+    """Before Celery's own handler ends the child: that may take as long as the child's call into a runtime."""
+    then = signal.getsignal(signal.SIGTERM)
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        # not in the handler itself: what it interrupts may hold a lock. The process waits for the thread before it ends
+        threading.Thread(target=_farewell, name="farewell").start()
+        if callable(then):
+            then(number, frame)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _farewell(**_: Any) -> None:
+    """Leave, and leave nothing behind; once more at the very end, when no child is there that could claim."""
     for thread in _threads:
         thread.stop()
+    for thread in _threads:
+        thread.join()
+    leave(_context())

@@ -1,7 +1,5 @@
 """What a worker holds while it lives: the store, the files, the broker, its name and its settings."""
 
-import os
-import socket
 from dataclasses import dataclass
 
 from service.broker import Hints
@@ -12,7 +10,7 @@ from service.store.database import Database
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The outside world of a worker. ``worker_id`` names the process in leases."""
+    """The outside world of a worker. ``worker_id`` owns its leases; all processes of one worker share it."""
 
     settings: Settings
     database: Database
@@ -21,12 +19,12 @@ class WorkerContext:
     worker_id: str
 
     @classmethod
-    def open(cls, settings: Settings) -> "WorkerContext":
+    def open(cls, settings: Settings, worker_id: str) -> "WorkerContext":
         """Connect to what the settings name; reads no table yet."""
         return cls(
             settings=settings,
             database=Database(settings.resolved_database_url),
             blobs=BlobStore(settings.resolved_blob_dir),
             hints=Hints(settings),
-            worker_id=f"{socket.gethostname()}:{os.getpid()}",
+            worker_id=worker_id,
         )

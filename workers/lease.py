@@ -5,7 +5,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.domain.errors import LeaseLost, SweepCancelled
 from service.store import units
@@ -59,7 +59,7 @@ class HeldLease:
             except LeaseLost as error:
                 self._ended = error
                 return
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 # the lease outlives a few missed beats; the next one may get through
                 log.warning("no heartbeat for %s: %s", self.lease.unit_id, error)
 

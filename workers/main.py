@@ -25,14 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(queues: str | None) -> None:
+    from service.store.identifiers import Prefix, new_id
     from workers.capabilities import probe_in_child, queues_of, to_document
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     capabilities = probe_in_child()
     # the presence thread of this process publishes them
     os.environ["QUANTSIEVE_CAPABILITIES"] = json.dumps([to_document(each) for each in capabilities])
-    # a soft stop gives the running unit time; what is left is given back when its lease runs out
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    os.environ["QUANTSIEVE_WORKER_ID"] = new_id(Prefix.WORKER)
+    # SIGTERM ends the running unit too, and gives it back (celery_app.py); SIGINT lets it end first
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from workers.celery_app import app
 
     chosen = queues or ",".join(queues_of(capabilities))

@@ -1,17 +1,16 @@
-"""A worker's heartbeat in the database: that it lives, and what it can run."""
+"""A worker's heartbeat in the database: that it lives, and what it can run; and its farewell."""
 
 import json
 import logging
 import os
 import socket
 import threading
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.store.clock import now
-from service.store.tables import WorkerRow
+from service.store import units, workers
+from service.store.workers import Heartbeat
 from workers.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -23,39 +22,44 @@ class Presence(threading.Thread):
     def __init__(self, context: WorkerContext, queues: list[str]) -> None:
         super().__init__(name="presence", daemon=True)
         self._context = context
-        self._queues = sorted(queues)
-        self._capabilities = {
-            each["backend"]: each for each in json.loads(os.environ.get("QUANTSIEVE_CAPABILITIES", "[]"))
-        }
+        self._heartbeat = _heartbeat(context.worker_id, queues)
         self._stopped = threading.Event()
 
     def run(self) -> None:
         """Beat until ``stop`` is called."""
-        while True:
+        while not self._stopped.is_set():
             try:
-                self._beat()
+                with self._context.database.write() as session:
+                    workers.beat(session, self._heartbeat)
             except SQLAlchemyError as error:
                 log.warning("no presence written: %s", error)
-            if self._stopped.wait(self._context.settings.heartbeat_seconds):
-                return
-
-    def _beat(self) -> None:
-        with self._context.database.write() as session:
-            row = session.get(WorkerRow, self._context.worker_id)
-            if row is None:
-                row = WorkerRow(
-                    id=self._context.worker_id, host=socket.gethostname(), pid=os.getpid(), started_at=now()
-                )
-                row.queues, row.capabilities, row.versions = list(self._queues), self._capabilities, self._versions()
-                session.add(row)
-            row.seen_at = now()
-
-    def _versions(self) -> dict[str, Any]:
-        versions = {"quantsieve": __version__}
-        for capability in self._capabilities.values():
-            versions.update(capability["versions"])
-        return versions
+            self._stopped.wait(self._context.settings.heartbeat_seconds)
 
     def stop(self) -> None:
         """Ask the thread to end."""
         self._stopped.set()
+
+
+def _heartbeat(worker_id: str, queues: list[str]) -> Heartbeat:
+    capabilities = {each["backend"]: each for each in json.loads(os.environ.get("QUANTSIEVE_CAPABILITIES", "[]"))}
+    versions = {"quantsieve": __version__}
+    for capability in capabilities.values():
+        versions.update(capability["versions"])
+    return Heartbeat(worker_id, socket.gethostname(), os.getpid(), sorted(queues), capabilities, versions)
+
+
+def leave(context: WorkerContext) -> None:
+    """Give back at once what the worker holds, and remove its row; doing it again does no harm.
+
+    A database that is away is logged: then the leases run out, and the row is soon too old to count.
+    """
+    try:
+        with context.database.write() as session:
+            queues = units.give_back_all(session, context.worker_id)
+            workers.leave(session, context.worker_id)
+    except SQLAlchemyError as error:
+        log.warning("leaving without giving back: %s", error)
+        return
+    for queue in queues:
+        log.info("gave back a unit of queue %s", queue)
+        context.hints.publish(queue)

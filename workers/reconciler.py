@@ -7,7 +7,6 @@ import logging
 import threading
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
@@ -90,8 +89,8 @@ class Reconciler(threading.Thread):
         while not self._stopped.wait(self._context.settings.reconcile_seconds):
             try:
                 reconcile(self._context)
-            except SQLAlchemyError as error:
-                log.warning("reconciling failed, will try again: %s", error)
+            except Exception:  # nobody else would notice that this thread is gone
+                log.exception("reconciling failed, will try again")
 
     def stop(self) -> None:
         """Ask the thread to end."""

@@ -22,6 +22,8 @@ SPAN = {
 # verification is planned only after measuring; until then it is taken for this share of the measuring
 EXPECTED_VERIFY = 0.15
 COSTED = (UnitKind.MEASURE, UnitKind.VERIFY)
+# a sweep that has not ended has at least its report to write, which no unit's cost counts
+LEAST_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class Round:
 
 @dataclass(frozen=True)
 class Progress:
-    """``fraction`` 0 to 1; ``estimated`` while later phases are not planned yet; ``eta_seconds`` None until known."""
+    """``fraction`` 0 to 1; ``estimated`` while later phases are not planned yet; ``eta_seconds`` None until known.
+
+    Nobody knows how many lists will be verified: until the report is being written, ``eta_seconds`` takes it that one
+    more round follows, so it may end early but never claims that nothing is left.
+    """
 
     fraction: float
     estimated: bool
@@ -102,6 +108,14 @@ def _eta(rounds: Sequence[Round], phase: Phase, clock: float) -> float | None:
     if not starts or done <= 0 or clock <= min(starts):
         return None
     left = sum(each.cost for each in costed) - done
-    if phase is Phase.MEASURE:
-        left += EXPECTED_VERIFY * sum(each.cost for each in costed)
-    return round(left * (clock - min(starts)) / done, 1)
+    if phase is not Phase.REPORT:
+        left += _expected(rounds)
+    return round(max(LEAST_SECONDS, left * (clock - min(starts)) / done), 1)
+
+
+def _expected(rounds: Sequence[Round]) -> float:
+    """The cost of the verification that is not planned yet: one more round like the last, or a share of the table's."""
+    verified = [each for each in rounds if each.kind is UnitKind.VERIFY]
+    if verified:
+        return max(verified, key=lambda each: each.round).cost
+    return EXPECTED_VERIFY * sum(each.cost for each in rounds if each.kind is UnitKind.MEASURE)

@@ -144,6 +144,11 @@ def fail(session: Session, lease: Lease, *, error: str) -> None:
     _fenced(session, lease, {"state": UnitState.FAILED, "error": error, "lease_expires_at": None, "finished_at": now()})
 
 
+def cancel(session: Session, lease: Lease) -> None:
+    """End the unit as cancelled; raises LeaseLost."""
+    _fenced(session, lease, {"state": UnitState.CANCELLED, "lease_expires_at": None, "finished_at": now()})
+
+
 def give_back(session: Session, lease: Lease, *, error: str | None, count_attempt: bool) -> None:
     """Queue the unit again, by this worker's own will; raises LeaseLost."""
     values: dict[str, Any] = {"state": UnitState.QUEUED, "owner": None, "lease_expires_at": None, "error": error}
@@ -151,6 +156,23 @@ def give_back(session: Session, lease: Lease, *, error: str | None, count_attemp
     if not count_attempt:
         values["attempts"] = UnitRow.attempts - 1
     _fenced(session, lease, values)
+
+
+def give_back_all(session: Session, owner: str) -> list[str]:
+    """Queue again all that a worker holds, without counting the attempts; the queue of each unit, to be hinted at.
+
+    The tokens grow: what is left of the worker is fenced from here on.
+    """
+    mine = select(UnitRow).where(UnitRow.owner == owner, UnitRow.state == UnitState.LEASED).with_for_update()
+    rows = list(session.scalars(mine))
+    for row in rows:
+        row.state, row.owner, row.lease_expires_at = UnitState.QUEUED, None, None
+        row.token += 1
+        row.attempts -= 1
+        row.progress = 0.0
+        row.published_at = now()
+    session.flush()
+    return [row.queue for row in rows]
 
 
 def _fenced(session: Session, lease: Lease, values: dict[str, Any]) -> None:

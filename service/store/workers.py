@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.store.clock import now
 from service.store.tables import WorkerRow
 
 LIVE_SECONDS = 30.0
+# the row of a worker that died without leaving is of no use to anybody after a day
+FORGOTTEN_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,18 @@ def beat(session: Session, heartbeat: Heartbeat) -> None:
     """Note that a worker lives now, and what it can run."""
     row = session.get(WorkerRow, heartbeat.worker_id)
     if row is None:
+        session.execute(delete(WorkerRow).where(WorkerRow.seen_at < now() - FORGOTTEN_SECONDS))
         row = WorkerRow(id=heartbeat.worker_id, started_at=now())
         session.add(row)
     row.host, row.pid, row.queues = heartbeat.host, heartbeat.pid, list(heartbeat.queues)
     row.capabilities, row.versions = dict(heartbeat.capabilities), dict(heartbeat.versions)
     row.seen_at = now()
     session.flush()
+
+
+def leave(session: Session, worker_id: str) -> None:
+    """Note that a worker has ended."""
+    session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
 def live(session: Session) -> list[WorkerRow]:

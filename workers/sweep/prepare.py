@@ -69,7 +69,7 @@ def _environment(job: Job) -> dict[str, Any]:
 
 def _warnings(job: Job, plan: Plan) -> Warnings:
     found: Warnings = []
-    if job.calibration.id == job.dataset.id:
+    if job.calibration.sha256 == job.dataset.sha256:  # whatever the preprocessing
         message = (
             f"activation ranges were calibrated on {plan.calibration_samples} samples of the evaluation set itself; "
             "the measured drops may be too small. Give calibration.dataset to avoid this."

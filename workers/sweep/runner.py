@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from service.broker import DATA_QUEUE
-from service.domain.errors import LeaseLost, RejectedFile, SweepCancelled, SweepFailure
+from service.domain.errors import InvalidInput, LeaseLost, SweepCancelled, SweepFailure
 from service.domain.states import SweepState, UnitKind
 from service.store import units
 from service.store.endings import end_sweep
@@ -44,7 +43,7 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
         log.info("unit %s belongs to another worker now", lease.unit_id)
     except SweepCancelled:
         _end(context, lease, SweepState.CANCELLED)
-    except (SweepFailure, RejectedFile) as error:
+    except (SweepFailure, InvalidInput) as error:
         _end(context, lease, SweepState.FAILED, code=error.code, problem=error.message)
     except Exception as error:  # the process boundary: record it, try again up to the cap
         log.exception("unit %s failed", lease.unit_id)
@@ -65,14 +64,16 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
     result_sha256 = None
     if isinstance(outcome, Measured):
         result_sha256 = context.blobs.put(outcome.result.to_bytes()).sha256
-    partial = table.refresh(job, outcome) if isinstance(outcome, Measured) else None
+    refreshed = table.refresh(job, outcome)
     with context.database.write() as session:
         sweep = units.lock_sweep(session, job.sweep_id)
         if sweep is None or SweepState(sweep.state).terminal:
             raise LeaseLost("the sweep has ended")
+        if sweep.cancel_requested:
+            raise SweepCancelled("the sweep was cancelled")
         units.finish(session, lease, result={}, result_sha256=result_sha256)
-        if partial is not None:
-            table.store(session, sweep, partial)
+        if refreshed is not None:
+            table.store(session, sweep, refreshed)
         if isinstance(outcome, Reported):
             _store_artifacts(session, sweep, outcome)
         return advance(session, sweep, outcome)
@@ -85,17 +86,22 @@ def _store_artifacts(session: Session, sweep: SweepRow, outcome: Reported) -> No
         session.merge(row)
 
 
-def _end(context: WorkerContext, lease: Lease, state: SweepState, **why: Any) -> None:
+def _end(
+    context: WorkerContext, lease: Lease, state: SweepState, *, code: str | None = None, problem: str | None = None
+) -> None:
     assert lease.sweep_id is not None
     with context.database.write() as session:
         sweep = units.lock_sweep(session, lease.sweep_id)
         if sweep is None or SweepState(sweep.state).terminal:
             return
         try:
-            units.fail(session, lease, error=why.get("problem") or state)
+            if state is SweepState.CANCELLED:
+                units.cancel(session, lease)
+            else:
+                units.fail(session, lease, error=problem or state)
         except LeaseLost:
             return
-        end_sweep(session, sweep, state, **why)
+        end_sweep(session, sweep, state, code=code, problem=problem)
 
 
 def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:

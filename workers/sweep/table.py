@@ -14,14 +14,20 @@ from service.store.tables import LayerRow, ScoreRow, SweepRow
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.sweep.job import Job
-from workers.sweep.outcome import Measured, Table
+from workers.sweep.outcome import Decided, Measured, NextRound, Outcome, Table
 
 
-def refresh(job: Job, outcome: Measured) -> Table | None:
-    """The table with this shard in it; None for a unit that does not measure layers."""
-    if outcome.kind is not UnitKind.MEASURE:
+def refresh(job: Job, outcome: Outcome) -> Table | None:
+    """The table as it is after this unit; None where the unit adds nothing to it.
+
+    Workers that finish shards at the same time don't see each other's: the first selection completes the table.
+    """
+    if isinstance(outcome, Measured) and outcome.kind is UnitKind.MEASURE:
+        done = {**measured_shards(job), job.lease.ordinal: outcome.result}
+    elif isinstance(outcome, NextRound | Decided) and job.plan.shards_in_table < len(job.plan.shards):
+        done = measured_shards(job)
+    else:
         return None
-    done = {**measured_shards(job), job.lease.ordinal: outcome.result}
     return make(job, [done[each] for each in sorted(done)])
 
 

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.domain.layers import ALL_INT8, FP32, FP32_REPEATED
-from service.domain.results import VariantScore
+from service.domain.results import Interval, VariantScore
+
+# how many classes may be named for each sample
+GUESSES = {"top1": 1, "top5": 5}
+CLOSE_TO_CHANCE = 0.1
 
 
 def result_warnings(
@@ -13,15 +17,13 @@ def result_warnings(
     """An fp32 metric that looks like chance, an fp32 that does not repeat, an int8 that does no harm."""
     found = []
     fp32, repeated, int8 = (controls.get(name) for name in (FP32, FP32_REPEATED, ALL_INT8))
-    chance = _chance(dataset_info)
-    if fp32 is not None and metric == "top1" and chance is not None:
-        high = fp32.metric.high
-        if high is not None and high < max(2 * chance, chance + 0.05):
-            message = (
-                f"the fp32 top-1 of {fp32.metric.value:.4g} is hardly better than chance ({chance:.4g}): the "
-                "preprocessing or the labels probably do not fit the model"
-            )
-            found.append({"code": "fp32-looks-like-chance", "message": message})
+    chance = _chance(dataset_info, GUESSES[metric]) if metric in GUESSES else None
+    if fp32 is not None and chance is not None and _hardly_better(fp32.metric, chance):
+        message = (
+            f"the fp32 {metric} of {fp32.metric.value:.4g} is hardly better than chance ({chance:.4g}): the "
+            "preprocessing or the labels probably do not fit the model"
+        )
+        found.append({"code": "fp32-looks-like-chance", "message": message})
     if repeated is not None and _differs(repeated):
         message = "fp32 does not give the same outputs twice on this device; drops below that difference mean nothing"
         found.append({"code": "not-deterministic", "message": message})
@@ -31,9 +33,16 @@ def result_warnings(
     return found
 
 
-def _chance(dataset_info: Mapping[str, Any]) -> float | None:
-    counts = [int(each) for each in (dataset_info.get("class_counts") or {}).values()]
-    return max(counts) / sum(counts) if counts and sum(counts) else None
+def _chance(dataset_info: Mapping[str, Any], guesses: int) -> float | None:
+    """The metric of always naming the most frequent classes; None where that is right every time, or unknown."""
+    counts = sorted((int(each) for each in (dataset_info.get("class_counts") or {}).values()), reverse=True)
+    if len(counts) <= guesses or not sum(counts):
+        return None
+    return sum(counts[:guesses]) / sum(counts)
+
+
+def _hardly_better(metric: Interval, chance: float) -> bool:
+    return metric.value is not None and metric.value < min(2 * chance, chance + CLOSE_TO_CHANCE)
 
 
 def _differs(repeated: VariantScore) -> bool:
