@@ -61,6 +61,10 @@ class ModelFacts:
     batch_size: int | None
 
 
+class OutOfMemory(Exception):
+    """The device has no room for a batch of this size; a smaller one may fit."""
+
+
 Observe = Callable[[str, Array], None]
 """Called with an activation edge (``"<layer id>:<input index>"``) and the tensor that flows there in fp32."""
 
@@ -77,7 +81,7 @@ class OpenedModel(Protocol):
         """Fix the range of each activation edge; weights' ranges come from the weights themselves."""
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
-        """Outputs of every variant on every batch, in any order.
+        """Outputs of every variant on every batch, in any order. Raises OutOfMemory where a batch is too large.
 
         A variant whose int8 layers cannot run comes back with a ``failure`` for each batch; nothing is raised for it.
         Each layer that is in int8 needs its edges' amax: KeyError otherwise (our own mistake).

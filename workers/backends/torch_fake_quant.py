@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.domain.errors import RejectedFile
 from service.domain.settings import BackendName
-from workers.backends.protocol import Capability, Evaluated, Observe, OpenedModel, OpenSettings, Tensors
+from workers.backends.protocol import Capability, Evaluated, Observe, OpenedModel, OpenSettings, OutOfMemory, Tensors
+from workers.engine.fixed_batch import length_of
 
 if TYPE_CHECKING:
     from service.domain.layers import Variant
     from workers.backends.torch_session import TorchSession
+    from workers.backends.torch_tree import Failed, Outputs
 
 
 class TorchBackend:
@@ -52,10 +54,12 @@ class TorchBackend:
 
 
 class TorchModel:
-    """An opened archive: the naive loop over variants and batches."""
+    """An opened archive."""
 
     def __init__(self, session: "TorchSession") -> None:
         self._session = session
+        self._tree = session.tree()
+        self._number = {layer.id: index for index, layer in enumerate(session.facts.layers)}
         self.facts = session.facts
 
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
@@ -68,21 +72,32 @@ class TorchModel:
         self._session.set_amax(amax)
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence["Variant"]) -> Iterator[Evaluated]:
-        """Variant by variant, batch by batch."""
-        for variant in variants:
-            broken = self._session.select(variant.int8)
-            for index, batch in enumerate(batches):
-                if broken is not None:
-                    yield Evaluated(variant, index, None, broken)
-                    continue
-                yield self._run(variant, index, batch)
+        """Batch by batch, all variants in one pass over the tree that they share."""
+        from workers.backends.torch_tree import Failed
 
-    def _run(self, variant: "Variant", index: int, batch: Tensors) -> Evaluated:
+        unusable = {each.name: self._session.unusable(each.int8) for each in variants}
+        usable = [each for each in variants if unusable[each.name] is None]
+        self._session.select(frozenset().union(*(each.int8 for each in usable)))
+        masks = [sum(1 << self._number[each] for each in variant.int8) for variant in usable]
+        for index, batch in enumerate(batches):
+            for variant in variants:
+                if unusable[variant.name] is not None:
+                    yield Evaluated(variant, index, None, unusable[variant.name])
+            for position, outputs in self._runs(batch, masks):
+                if isinstance(outputs, Failed):
+                    yield Evaluated(usable[position], index, None, outputs.reason)
+                else:
+                    yield Evaluated(usable[position], index, self._session.arrays(outputs, length_of(batch)))
+
+    def _runs(self, batch: Tensors, masks: Sequence[int]) -> Iterator[tuple[int, "Outputs | Failed"]]:
+        from workers.backends.torch_tree import is_out_of_memory
+
         try:
-            outputs: dict[str, Any] = self._session.run(batch)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            return Evaluated(variant, index, None, f"{type(error).__name__}: {_first_line(error)}")
-        return Evaluated(variant, index, outputs)
+            yield from self._tree.run(self._session.tensors(batch), masks)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(f"a batch of {length_of(batch)} samples does not fit: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

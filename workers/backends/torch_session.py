@@ -1,6 +1,6 @@
 """A torch graph with quantizers in it, on a device."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import fx
 
 from service.domain.settings import WeightGranularity
 from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, Tensors
+from workers.backends.torch_tree import TorchTree
 from workers.engine.fixed_batch import filled, length_of
 from workers.models.torch_export import TorchProgram
 from workers.models.torch_layers import Found, LayerFinder, Weight
@@ -59,6 +60,8 @@ class TorchSession:
         self._activations: dict[str, TensorQuantizer] = {}
         self._quantizers: dict[str, list[TensorQuantizer]] = {}
         self._edges: dict[fx.Node, str] = {}
+        self.layer_of: dict[fx.Node, str] = {}
+        """The nodes of the quantizers, and the ids of their layers."""
         self._broken: dict[str, str] = {}
         for each in self._found:
             self._insert(each, per_channel=settings.weights is WeightGranularity.PER_CHANNEL)
@@ -77,7 +80,7 @@ class TorchSession:
         for number, index in enumerate(found.operands):
             quantizer = TensorQuantizer(QuantDescriptor(num_bits=8))
             suffix = "_input_quantizer" if number == 0 else f"_input_quantizer_{number}"
-            quantized = self._place(node, arguments[index], f"{layer.name}.{suffix}", quantizer)
+            quantized = self._place(found, index, suffix, quantizer)
             self._edges[quantized] = f"{layer.id}:{index}"
             self._activations[f"{layer.id}:{index}"] = quantizer
             arguments[index] = quantized
@@ -86,7 +89,7 @@ class TorchSession:
             index = found.weight.index
             if bool(torch.isfinite(found.weight.value).all()):
                 quantizer = _weight_quantizer(found.weight, per_channel=per_channel)
-                arguments[index] = self._place(node, arguments[index], f"{layer.name}._weight_quantizer", quantizer)
+                arguments[index] = self._place(found, index, "_weight_quantizer", quantizer)
                 placed.append(quantizer)
             else:
                 self._broken[layer.id] = "its weight holds NaN or infinite values"
@@ -95,14 +98,17 @@ class TorchSession:
             quantizer.disable()
         self._quantizers[layer.id] = placed
 
-    def _place(self, before: fx.Node, operand: Any, name: str, quantizer: TensorQuantizer) -> fx.Node:
+    def _place(self, found: Found, index: int, suffix: str, quantizer: TensorQuantizer) -> fx.Node:
+        operand, name = found.node.args[index], f"{found.layer.name}.{suffix}"
+        assert isinstance(operand, fx.Node)
         if not self._module.add_submodule(name, quantizer):
             # a parameter stands where a module would have to
             name = name.replace(".", "_")
             self._module.add_submodule(name, quantizer)
-        with self._module.graph.inserting_before(before):
+        with self._module.graph.inserting_before(found.node):
             made = self._module.graph.call_module(name, (operand,))
         made.meta = dict(operand.meta)
+        self.layer_of[made] = found.layer.id
         return made
 
     def set_amax(self, amax: Mapping[str, float]) -> None:
@@ -114,8 +120,8 @@ class TorchSession:
             quantizer.amax = np.float32(value)
             quantizer.to(self._device)
 
-    def select(self, int8: frozenset[str]) -> str | None:
-        """Put exactly these layers in int8; a reason where one of them cannot be."""
+    def select(self, int8: frozenset[str]) -> None:
+        """Put exactly these layers in int8; raises KeyError where one of them has no amax."""
         for layer_id in self._selected - int8:
             for quantizer in self._quantizers[layer_id]:
                 quantizer.disable()
@@ -125,7 +131,15 @@ class TorchSession:
                 if not hasattr(quantizer, "_amax"):
                     raise KeyError(f"layer {layer_id} has no amax")
                 quantizer.enable()
+
+    def unusable(self, int8: frozenset[str]) -> str | None:
+        """Why these layers cannot be in int8; None where they can."""
         return next((reason for layer_id, reason in self._broken.items() if layer_id in int8), None)
+
+    def tree(self) -> TorchTree:
+        """The graph as a variant tree. Layers are numbered in the order of ``facts.layers``."""
+        number = {layer.id: index for index, layer in enumerate(self.facts.layers)}
+        return TorchTree(self._module, {node: number[each] for node, each in self.layer_of.items()}, self._device)
 
     def run(self, batch: Tensors) -> dict[str, Array]:
         """Outputs by name, each (n, ...)."""
@@ -137,14 +151,20 @@ class TorchSession:
         self._outputs(_Watcher(self._module, self._edges, observe, length_of(batch)), batch)
 
     def _outputs(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
-        length = length_of(batch)
         with torch.inference_mode():
+            inputs = self.tensors(batch)
             # a placeholder that is no tensor is an argument that the export fixed, and nothing reads it
-            names = {spec.name for spec in self.facts.inputs}
-            arguments = [self._tensor(batch[name]) if name in names else None for name in self._placeholders]
+            arguments = [inputs.get(name) for name in self._placeholders]
             result = interpreter.run(*arguments, enable_io_processing=False)
-            leaves = [each for each in result if isinstance(each, torch.Tensor)]
-            return {spec.name: self._array(leaf, length) for spec, leaf in zip(self.facts.outputs, leaves, strict=True)}
+            return self.arrays([each for each in result if isinstance(each, torch.Tensor)], length_of(batch))
+
+    def tensors(self, batch: Tensors) -> dict[str, torch.Tensor]:
+        """A batch on the device, filled up where the model takes one batch size only."""
+        return {spec.name: self._tensor(batch[spec.name]) for spec in self.facts.inputs}
+
+    def arrays(self, leaves: Sequence[torch.Tensor], length: int) -> dict[str, Array]:
+        """The model's outputs for the first ``length`` samples, by name."""
+        return {spec.name: self._array(leaf, length) for spec, leaf in zip(self.facts.outputs, leaves, strict=True)}
 
     def _tensor(self, array: Array) -> torch.Tensor:
         array = filled(array, self.facts.batch_size)

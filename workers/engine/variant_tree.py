@@ -92,6 +92,13 @@ class VariantTree:
             if each.layer is not None and each.layer not in self._layers:
                 self._layers.append(each.layer)
 
+        self._downstream = [0] * len(operations)
+        for position in reversed(range(len(operations))):
+            each = operations[position]
+            ahead = self._downstream[position] | (0 if each.layer is None else 1 << each.layer)
+            for operand in each.inputs:
+                self._downstream[operand] |= ahead
+
     def live_size(self) -> int:
         """The largest sum of sizes that is alive at once while one variant runs."""
         (branch,) = self.plan([0])
@@ -111,11 +118,12 @@ class VariantTree:
         order = depth_first(variants, self._layers)
         outputs = {each: tuple(self._value(op, variants[each]) for op in self._wanted) for each in order}
         waiting = _Waiting(self._operations, room, self._demand(outputs.values()))
+        sharing = _Sharing(variants)
         planned = []
         for start in range(0, len(order), stack):
             group = tuple(order[start : start + stack])
             wanted = [outputs[each] for each in group]
-            planned.append((group, self._steps(wanted, waiting)))
+            planned.append((group, self._steps(wanted, waiting, sharing)))
         return _with_frees(planned, outputs)
 
     def _value(self, position: int, int8: int) -> Value:
@@ -146,7 +154,7 @@ class VariantTree:
             count(set(self._operands(pending.pop())))
         return demand
 
-    def _steps(self, wanted: Sequence[tuple[Value, ...]], waiting: "_Waiting") -> list[Step]:
+    def _steps(self, wanted: Sequence[tuple[Value, ...]], waiting: "_Waiting", sharing: "_Sharing") -> list[Step]:
         missing: set[Value] = set()
         pending = [value for values in wanted for value in values]
         while pending:
@@ -154,21 +162,49 @@ class VariantTree:
             if value not in missing and value not in waiting:
                 missing.add(value)
                 pending.extend(self._operands(value))
-        steps = [step for position, values in _by_position(missing) for step in self._stacked(position, values)]
+        steps = [
+            step for position, values in _by_position(missing) for step in self._stacked(position, values, sharing)
+        ]
         waiting.run(steps, wanted)
         return steps
 
-    def _stacked(self, position: int, values: Sequence[Value]) -> Iterator[Step]:
-        """One step where the results can be stacked: weights and sizes among the operands must be the same."""
+    def _stacked(self, position: int, values: Sequence[Value], sharing: "_Sharing") -> Iterator[Step]:
+        """One step for the values that can be stacked: weights and sizes among their operands must be the same.
+
+        What a quantizer will see runs alone: it must be bit for bit what a plain run gives, or it may round to another
+        level. (Kernels sum in another order where there are more rows.)
+        """
         together: dict[object, list[Value]] = {}
         for value in values:
-            fixed = tuple(each for each in self._operands(value) if not self._operations[each[0]].stackable)
-            together.setdefault(fixed if self._operations[position].stackable else value, []).append(value)
+            variant = sharing.only_variant(value[1], self._upstream[position])
+            key: object = value
+            unquantized = variant is not None and not variant & self._downstream[position]
+            if unquantized and self._operations[position].stackable:
+                key = tuple(each for each in self._operands(value) if not self._operations[each[0]].stackable)
+            together.setdefault(key, []).append(value)
         for each in together.values():
             yield Step(position, tuple(each), tuple(self._operands(value) for value in each))
 
     def _size(self, values: Iterable[Value]) -> int:
         return sum(self._operations[position].size for position, _ in values)
+
+
+class _Sharing:
+    """Finds the variants that have a value in common."""
+
+    def __init__(self, variants: Iterable[int]) -> None:
+        self._variants = set(variants)
+        self._found: dict[int, dict[int, int | None]] = {}
+
+    def only_variant(self, int8: int, upstream: int) -> int | None:
+        """The one variant that has exactly these of the layers upstream in int8; None where there are several."""
+        found = self._found.get(upstream)
+        if found is None:
+            found = self._found[upstream] = {}
+            for variant in self._variants:
+                shared = variant & upstream
+                found[shared] = None if shared in found else variant
+        return found[int8]
 
 
 class _Waiting:

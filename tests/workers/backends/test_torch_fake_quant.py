@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from service.domain.errors import RejectedFile
-from service.domain.layers import FP32, Variant, controls
+from service.domain.layers import CONTROLS, FP32, Variant, controls
 from service.domain.settings import WeightGranularity
 from tests.workers.backends.torch_oracle import OUTPUT_AXIS, Oracle
 from tests.workers.models import torch_networks as networks
@@ -132,7 +132,9 @@ def test_controls_repeat_exactly_and_inputs_stay_as_they_are(tmp_path: Path) -> 
     for each in batch.values():
         each.flags.writeable = False
     calibrated(model, batch)
-    fp32, repeated, all_int8 = model.evaluate([batch], controls(layer.id for layer in model.facts.layers))
+    results = model.evaluate([batch], controls(layer.id for layer in model.facts.layers))
+    by_name = {each.variant.name: each for each in results}
+    fp32, repeated, all_int8 = (by_name[name] for name in CONTROLS)
     assert fp32.outputs is not None
     assert repeated.outputs is not None
     assert all_int8.outputs is not None
@@ -164,7 +166,7 @@ def test_variants_and_batches_come_back_labelled(tmp_path: Path) -> None:
     assert {(each.variant.name, each.batch) for each in found} == {
         (name, batch) for name in ("fp32", "fp32_repeated", "all_int8") for batch in (0, 1)
     }
-    assert [len(each.outputs["output"]) for each in found if each.outputs] == [5, 1] * 3
+    assert {(each.batch, len(each.outputs["output"])) for each in found if each.outputs} == {(0, 5), (1, 1)}
 
 
 def test_an_input_that_is_always_zero_gives_no_nan(tmp_path: Path) -> None:
@@ -193,7 +195,8 @@ def test_a_broken_weight_fails_its_own_layer_alone(tmp_path: Path) -> None:
     first, second = model.facts.layers
     model.set_amax({edge: 1.0 for layer in (first, second) for edge in layer.activations})
     variants = [Variant(name=layer.name, int8=frozenset({layer.id})) for layer in (first, second)]
-    good, bad = model.evaluate([batch], variants)
+    by_name = {each.variant.name: each for each in model.evaluate([batch], variants)}
+    good, bad = by_name[first.name], by_name[second.name]
     assert good.failure is None
     assert bad.outputs is None
     assert bad.failure == "its weight holds NaN or infinite values"

@@ -156,6 +156,19 @@ def test_stacked_variants_share_a_call_but_not_across_different_weights() -> Non
     assert widths[4] == 2
 
 
+def test_what_a_quantizer_will_see_is_never_stacked() -> None:
+    one_on, one_off = [0b001, 0b010, 0b100, 0b000], [0b110, 0b101, 0b011, 0b111]
+    for variants in (one_on, one_off):
+        (branch,) = VariantTree(chain(3), [6]).plan(variants, stack=4)
+        for step in branch.steps:
+            for position, int8 in step.results if len(step.results) > 1 else ():
+                ahead = [layer for layer in range(3) if 2 * layer + 1 > position]
+                holders = [each for each in variants if each & ((1 << 3 - len(ahead)) - 1) == int8]
+                assert [each for each in holders if any(each >> layer & 1 for layer in ahead)] == []
+    (branch,) = VariantTree(chain(3), [6]).plan(one_on, stack=4)
+    assert max(len(step.results) for step in branch.steps) == 4
+
+
 def test_the_smaller_side_of_a_split_runs_first() -> None:
     one_on = [0b000, 0b001, 0b010, 0b100]
     assert depth_first(one_on, [0, 1, 2]) == [1, 2, 3, 0]
