@@ -128,6 +128,7 @@ class UnitRow(Table):
 
     ``token`` grows with each lease and fences every write of a worker whose lease is gone.
     ``cost`` is the planned share of the sweep's work, ``progress`` how much of it is done (0 to 1).
+    ``content_key`` names what was measured, whatever sweep it was for.
     """
 
     __tablename__ = "work_units"
@@ -154,6 +155,7 @@ class UnitRow(Table):
     published_at: Mapped[float]
     result_sha256: Mapped[str | None]
     result: Mapped[dict[str, Any]]
+    content_key: Mapped[str | None] = mapped_column(index=True)
     error: Mapped[str | None]
     created_at: Mapped[float]
     started_at: Mapped[float | None]

@@ -123,8 +123,18 @@ def heartbeat(session: Session, lease: Lease, *, lease_seconds: float, progress:
     _fenced(session, lease, {"lease_expires_at": now() + lease_seconds, "progress": progress})
 
 
-def finish(session: Session, lease: Lease, *, result: dict[str, Any], result_sha256: str | None = None) -> None:
-    """Record the unit's result; raises LeaseLost, and then nothing was written."""
+def finish(
+    session: Session,
+    lease: Lease,
+    *,
+    result: dict[str, Any],
+    result_sha256: str | None = None,
+    content_key: str | None = None,
+) -> None:
+    """Record the unit's result; raises LeaseLost, and then nothing was written.
+
+    ``content_key``: what ``results_by_content`` finds the file ``result_sha256`` by.
+    """
     _fenced(
         session,
         lease,
@@ -132,11 +142,22 @@ def finish(session: Session, lease: Lease, *, result: dict[str, Any], result_sha
             "state": UnitState.DONE,
             "result": result,
             "result_sha256": result_sha256,
+            "content_key": content_key,
             "progress": 1.0,
             "lease_expires_at": None,
             "finished_at": now(),
         },
     )
+
+
+def results_by_content(session: Session, content_key: str) -> list[str]:
+    """The files (SHA-256) of finished units with this key, of any sweep; the newest first."""
+    query = (
+        select(UnitRow.result_sha256)
+        .where(UnitRow.content_key == content_key, UnitRow.state == UnitState.DONE, UnitRow.result_sha256.is_not(None))
+        .order_by(UnitRow.finished_at.desc(), UnitRow.id)
+    )
+    return list(dict.fromkeys(each for each in session.scalars(query) if each is not None))
 
 
 def fail(session: Session, lease: Lease, *, error: str) -> None:

@@ -3,16 +3,20 @@
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from service.domain.errors import QuantsieveError
+
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 
 HEADER = "header.json"
+VERSION = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time in the zip, so that equal results have one hash
 
 
@@ -21,13 +25,15 @@ class ShardResult:
     """Variants × samples.
 
     ``measures``: name → (V, N); ``states``: corpus metric state → (V, ...) or, for states that grow with the samples,
-    (V, n, ...). ``failures``: variant → why it did not run (its rows hold NaN).
+    (V, n, ...). ``failures``: variant → why it did not run (its rows hold NaN). ``identities``: what each variant is
+    whatever it is called, where results are to be found again.
     """
 
     variants: tuple[str, ...]
     measures: dict[str, Floats]
     states: dict[str, Array] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    identities: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -36,7 +42,12 @@ class ShardResult:
 
     def to_bytes(self) -> bytes:
         """As a zip of .npy members and a JSON header."""
-        header = {"version": 1, "variants": self.variants, "failures": self.failures}
+        header = {
+            "version": VERSION,
+            "variants": self.variants,
+            "failures": self.failures,
+            "identities": self.identities,
+        }
         members = {HEADER: json.dumps(header, sort_keys=True).encode()}
         for kind, arrays in (("measures", self.measures), ("states", self.states)):
             for name in sorted(arrays):
@@ -49,10 +60,19 @@ class ShardResult:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ShardResult":
-        """What ``to_bytes`` wrote."""
+        """What ``to_bytes`` wrote; raises QuantsieveError (``damaged-result``) for anything else."""
+        try:
+            return cls._read(content)
+        except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, TypeError, ValueError) as error:
+            raise QuantsieveError(f"a shard's stored result cannot be read: {error}", code="damaged-result") from error
+
+    @classmethod
+    def _read(cls, content: bytes) -> "ShardResult":
         found: dict[str, dict[str, Array]] = {"measures": {}, "states": {}}
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             header = json.loads(archive.read(HEADER))
+            if header["version"] != VERSION:
+                raise ValueError(f"it has version {header['version']}, and this program reads {VERSION}")
             for name in archive.namelist():
                 if name != HEADER:
                     kind, _, rest = name.partition("/")
@@ -65,6 +85,28 @@ def _npy(array: Array) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
+
+
+def assemble(variants: Sequence[str], identities: Sequence[str], sources: Sequence[ShardResult]) -> ShardResult:
+    """These variants' rows, from results of the same samples that hold them under any name, the first that does.
+
+    Raises KeyError where none does.
+    """
+    where = {identity: (source, row) for source in reversed(sources) for row, identity in enumerate(source.identities)}
+    found = [where[each] for each in identities]
+    first = found[0][0]
+
+    def rows(name: str, kind: str) -> Array:
+        return np.stack([getattr(source, kind)[name][row] for source, row in found])
+
+    failures = {
+        variant: source.failures[source.variants[row]]
+        for variant, (source, row) in zip(variants, found, strict=True)
+        if source.variants[row] in source.failures
+    }
+    measures = {name: rows(name, "measures").astype(np.float64) for name in first.measures}
+    states = {name: rows(name, "states") for name in first.states}
+    return ShardResult(tuple(variants), measures, states, failures, tuple(identities))
 
 
 def concatenate(results: Sequence[ShardResult]) -> ShardResult:

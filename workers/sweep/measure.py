@@ -1,42 +1,71 @@
 """Phases 3 and 5: one shard of samples, every variant; per-sample results paired with fp32 on the same samples."""
 
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from service.domain.errors import SweepFailure
 from service.domain.layers import FP32, Variant
 from service.domain.states import UnitKind
-from workers.backends.protocol import Array, OpenedModel
+from workers.backends.protocol import Array, OpenedModel, OutOfMemory
 from workers.data.binding import Batch
 from workers.metrics.recorder import Recorder
+from workers.metrics.shard_result import ShardResult, assemble
+from workers.metrics.task_metric import TaskMetric
+from workers.sweep import reuse
 from workers.sweep.job import Job
 from workers.sweep.outcome import Measured
 from workers.sweep.plan import sweep_variants
+
+log = logging.getLogger(__name__)
 
 MIXED_PREFIX = "mixed:"
 
 
 def run(job: Job) -> Measured:
-    """The shard's results for all variants of the unit."""
-    plan = job.plan
-    model, dataset = job.open_model(), job.open_dataset()
+    """The shard's results for all variants of the unit: found where they were measured before, else measured."""
+    metric, variants = job.metric(), variants_of(job)
+    key, names = reuse.content_key(job, metric), reuse.identities(variants, job.active_layers(), job.amax)
+    sources = reuse.find(job, key, names)
+    known = {each for source in sources for each in source.identities}
+    missing = [(each, name) for each, name in zip(variants, names, strict=True) if name not in known]
+    if missing:
+        result = _measure(job, metric, [each for each, _ in missing])
+        sources = [replace(result, identities=tuple(name for _, name in missing)), *sources]
+    result = assemble([each.name for each in variants], names, sources)
+    return Measured(UnitKind(job.lease.kind), result, content_key=key, found=len(variants) - len(missing))
+
+
+def _measure(job: Job, metric: TaskMetric, variants: Sequence[Variant]) -> ShardResult:
+    """Smaller batches where the device has no room, down to single samples."""
+    size = job.plan.batch_size
+    while True:
+        try:
+            return _measure_in_batches(job, metric, variants, size)
+        except OutOfMemory as error:
+            if size == 1 or job.plan.batch_size_is_fixed:
+                raise SweepFailure(f"the device's memory is too small: {error}", code="out-of-memory") from error
+            size = size // 2
+            log.warning("out of memory; going on with batches of %d", size)
+
+
+def _measure_in_batches(job: Job, metric: TaskMetric, variants: Sequence[Variant], size: int) -> ShardResult:
+    model, dataset, shard = job.open_model(), job.open_dataset(), job.lease.payload
     model.set_amax(job.amax)
-    payload = job.lease.payload
-    indices = plan.order()[payload["start"] : payload["stop"]]
-    batches = list(dataset.batches(indices, plan.batch_size))
-    variants = variants_of(job)
-    metric = job.metric()
+    batches = list(dataset.batches(job.plan.order()[shard["start"] : shard["stop"]], size))
     reference = _reference(job, model, batches, metric.output)
     targets = None if dataset.targets is None else [each.targets for each in batches]
     recorder = Recorder(metric, reference, targets)
-    inputs = [each.inputs for each in batches]
     total = len(variants) * len(batches)
-    for step, done in enumerate(model.evaluate(inputs, variants)):
+    for step, done in enumerate(model.evaluate([each.inputs for each in batches], variants)):
         job.held.checkpoint(step / total)
         if done.outputs is None:
             recorder.fail(done.variant.name, done.failure or "it gave no output")
         else:
             recorder.add(done.variant.name, done.batch, np.asarray(done.outputs[metric.output]))
-    return Measured(UnitKind(job.lease.kind), recorder.result([each.name for each in variants]))
+    return recorder.result([each.name for each in variants])
 
 
 def variants_of(job: Job) -> tuple[Variant, ...]:

@@ -33,10 +33,15 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Measured:
-    """One shard's per-sample results; ``kind``: measure or verify."""
+    """One shard's per-sample results; ``kind``: measure or verify.
+
+    ``content_key`` names the shard; ``found``: how many of its variants were measured before, for whatever sweep.
+    """
 
     kind: UnitKind
     result: ShardResult
+    content_key: str
+    found: int
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def run(job: Job) -> Prepared:
         seed=settings.seed,
         shards=cut_shards(samples, settings.shard_size),
         batch_size=model.facts.batch_size or BATCH_SIZE,
+        batch_size_is_fixed=model.facts.batch_size is not None,
         calibration_samples=min(settings.calibration.samples, calibration.samples),
         has_labels=dataset.targets is not None,
     )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -61,9 +62,13 @@ def _run_phase(context: WorkerContext, held: HeldLease) -> None:
 
 
 def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) -> int:
-    result_sha256 = None
+    finished: dict[str, Any] = {"result": {}}
     if isinstance(outcome, Measured):
-        result_sha256 = context.blobs.put(outcome.result.to_bytes()).sha256
+        finished = {
+            "result": {"variants": len(outcome.result.variants), "found": outcome.found},
+            "result_sha256": context.blobs.put(outcome.result.to_bytes()).sha256,
+            "content_key": outcome.content_key,
+        }
     refreshed = table.refresh(job, outcome)
     with context.database.write() as session:
         sweep = units.lock_sweep(session, job.sweep_id)
@@ -71,7 +76,7 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
             raise LeaseLost("the sweep has ended")
         if sweep.cancel_requested:
             raise SweepCancelled("the sweep was cancelled")
-        units.finish(session, lease, result={}, result_sha256=result_sha256)
+        units.finish(session, lease, **finished)
         if refreshed is not None:
             table.store(session, sweep, refreshed)
         if isinstance(outcome, Reported):

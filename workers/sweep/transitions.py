@@ -10,7 +10,7 @@ from service.domain.states import Phase, SweepState, UnitKind, UnitState, move_s
 from service.store.clock import now
 from service.store.endings import end_sweep
 from service.store.tables import SweepRow, UnitRow
-from service.store.units import NewUnit, add_units
+from service.store.units import NewUnit, add_units, units_of
 from workers.sweep.outcome import (
     Calibrated,
     Decided,
@@ -33,6 +33,8 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             kind = UnitKind(outcome.kind)
             if _still_open(session, sweep.id, kind):
                 return 0
+            if kind is UnitKind.MEASURE:
+                sweep.warnings = [*sweep.warnings, *_reused(session, sweep.id)]
             return _queue(
                 session, sweep, Phase.SELECT, [NewUnit(UnitKind.SELECT, sweep.id, sweep.backend, round=sweep.round)]
             )
@@ -110,3 +112,16 @@ def _still_open(session: Session, sweep_id: str, kind: UnitKind) -> bool:
         UnitRow.sweep_id == sweep_id, UnitRow.kind == kind, UnitRow.state != UnitState.DONE
     )
     return bool(session.scalar(query))
+
+
+def _reused(session: Session, sweep_id: str) -> list[dict[str, str]]:
+    """Says so where results of earlier sweeps stand in the table."""
+    rows = units_of(session, sweep_id, UnitKind.MEASURE)
+    found, total = (sum(row.result.get(name, 0) for row in rows) for name in ("found", "variants"))
+    if not found:
+        return []
+    message = (
+        f"{found} of {total} measurements (a variant on a shard of samples) were not made again: an earlier sweep had "
+        "made them with the same model, samples, ranges and versions"
+    )
+    return [{"code": "results-reused", "message": message}]

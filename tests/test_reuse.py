@@ -1,0 +1,67 @@
+"""Results are found again by content: another question about the same measurements measures nothing."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cli.connection import own_server
+from service.client import Client
+from service.domain.settings import Budget, CalibrationSettings, MetricSettings, SweepSettings
+from service.settings import Settings
+
+DIGITS = Path(__file__).parent.parent / "examples" / "digits"
+
+
+def report_of(client: Client, ids: dict[str, str], **settings: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {"metric": MetricSettings(name="top1"), "budget": Budget(max_drop=0.01)} | settings
+    calibration = CalibrationSettings(dataset=ids["calibration"])
+    created = client.create_sweep(
+        SweepSettings(model=ids["model"], dataset=ids["dataset"], samples=200, calibration=calibration, **asked)
+    )
+    final = client.wait(created["id"], lambda document: None)
+    assert final["state"] == "succeeded", final["problem"]
+    report: dict[str, Any] = json.loads(client.report(created["id"], "json"))
+    return {**report, "sweep": created}
+
+
+def measured(database: Path, sweep_id: str) -> tuple[int, int]:
+    """How many measurements the sweep made itself, and how many it has."""
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute(
+            "select result from work_units where sweep_id = ? and kind in ('measure', 'verify')", (sweep_id,)
+        ).fetchall()
+    results = [json.loads(each) for (each,) in rows]
+    return sum(each["variants"] - each["found"] for each in results), sum(each["variants"] for each in results)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_a_repeated_sweep_measures_nothing(tmp_path: Path, backend: str) -> None:
+    settings = Settings(data_dir=tmp_path)
+    with own_server(settings) as connection:
+        client = connection.client
+        model = DIGITS / ("digits.pt2" if backend == "torch" else "digits.onnx")
+        ids = {
+            "model": client.wait_ready(client.upload_model(model))["id"],
+            "dataset": client.wait_ready(client.upload_dataset(DIGITS / "eval.npz"))["id"],
+            "calibration": client.wait_ready(client.upload_dataset(DIGITS / "calib.npz"))["id"],
+        }
+        first = report_of(client, ids)
+        again = report_of(client, ids)
+        by_kl = report_of(client, ids, metric=MetricSettings(name="kl"), budget=None)
+        wider = report_of(client, ids, budget=Budget(max_drop=0.2))
+        finer = report_of(client, ids, weights="per_tensor")
+    (database,) = tmp_path.rglob("*.db")
+    made, total = measured(database, first["sweep"]["id"])
+    assert made == total > 100
+    for each in (again, by_kl, wider):
+        assert measured(database, each["sweep"]["id"])[0] == 0
+        assert "results-reused" in {warning["code"] for warning in each["warnings"]}
+    assert again["layers"] == first["layers"]
+    assert again["decision"] == first["decision"]
+    for ours, theirs in zip(by_kl["layers"], first["layers"], strict=True):
+        assert ours["score"]["measures"] == theirs["score"]["measures"]
+    made, total = measured(database, finer["sweep"]["id"])
+    assert made == total, "other weights are other measurements"

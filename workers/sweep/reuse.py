@@ -1,0 +1,73 @@
+"""Finds results that were measured before: by content, in any sweep that is still stored.
+
+Two keys name a result. The shard's names all that its variants have in common: the bytes of model and evaluation set,
+the preprocessing, the samples, how the model is opened, and the versions of all that computes. A variant's identity
+names its int8 layers with their ranges. Budget, selection and the metric's name are in neither: every measure of a
+sample is recorded whatever the metric is.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from service.domain.layers import FP32_REPEATED, Layer, Variant
+from service.store import units
+from workers.metrics.shard_result import ShardResult
+from workers.metrics.task_metric import TaskMetric
+from workers.sweep.job import Job
+
+
+def content_key(job: Job, metric: TaskMetric) -> str:
+    """The key of the unit's shard, as SHA-256 in hexadecimal."""
+    plan, settings, shard = job.plan, job.settings, job.lease.payload
+    indices = plan.order()[shard["start"] : shard["stop"]]
+    return _digest(
+        {
+            "model": job.model.sha256,
+            "dataset": job.dataset.sha256,
+            "preprocessing": job.dataset.preprocessing,
+            "samples": hashlib.sha256(indices.tobytes()).hexdigest(),
+            "batch_size": plan.batch_size,
+            "fuse_bn": settings.fuse_bn,
+            "weights": settings.weights,
+            "output": metric.output,
+            # its states are recorded only where it is asked for
+            "corpus_metric": settings.metric.model_dump(mode="json") if metric.corpus is not None else None,
+            **{name: job.sweep.environment[name] for name in ("backend", "device", "machine", "versions")},
+        }
+    )
+
+
+def identities(variants: Sequence[Variant], layers: Sequence[Layer], amax: Mapping[str, float]) -> tuple[str, ...]:
+    """The identity of each variant."""
+    ranges = {layer.id: {edge: amax[edge] for edge in layer.activations if edge in amax} for layer in layers}
+    return tuple(
+        _digest(
+            {
+                "int8": {layer: ranges[layer] for layer in each.int8},
+                # the control that shows what repeating alone changes must have been run a second time
+                "repeated": each.name == FP32_REPEATED,
+            }
+        )
+        for each in variants
+    )
+
+
+def find(job: Job, key: str, wanted: Sequence[str]) -> list[ShardResult]:
+    """Results of this shard that hold some of the wanted identities."""
+    with job.context.database.read() as session:
+        hashes = units.results_by_content(session, key)
+    found: list[ShardResult] = []
+    missing = set(wanted)
+    for sha256 in hashes:
+        if not missing:
+            break
+        result = ShardResult.from_bytes(job.context.blobs.read(sha256))
+        if missing & set(result.identities):
+            found.append(result)
+            missing -= set(result.identities)
+    return found
+
+
+def _digest(document: object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
