@@ -71,7 +71,10 @@ class ModelList(BaseModel):
     responses={200: {"model": ModelView, "description": "These bytes are here already"}, **documented(400, 403, 413)},
 )
 async def upload_model(request: Request, response: Response, services: InServices, name: Name) -> ModelView:
-    """Send an ONNX file or a torch.export archive as the body. The same bytes again give the model that is there."""
+    """Send an ONNX file, a zip of one with its external data, or a torch.export archive as the body.
+
+    The same bytes again give the model that is there.
+    """
     async with receive(request, services.blobs, limit=services.settings.max_model_bytes) as writer:
         row, queue = await run_in_threadpool(_store, services, writer, name)
     if queue is None:

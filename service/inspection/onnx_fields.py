@@ -1,6 +1,5 @@
 """Whether a file can be an ONNX ModelProto: its top-level protobuf fields, without reading what they hold."""
 
-from pathlib import Path
 from typing import BinaryIO
 
 from service.domain.errors import RejectedFile
@@ -17,26 +16,27 @@ class _NotAModelError(Exception):
     pass
 
 
-def check_onnx_fields(path: Path, accepted: str) -> None:
-    """Raise RejectedFile where the file cannot be an ONNX model, or is cut off. ``accepted``: what may be sent."""
-    size = path.stat().st_size
+def check_onnx_fields(file: BinaryIO, size: int, accepted: str) -> None:
+    """Raise RejectedFile where a file of ``size`` bytes cannot be an ONNX model, or is cut off.
+
+    ``accepted``: what may be sent.
+    """
     found: set[int] = set()
-    with path.open("rb") as file:
-        try:
-            for _ in range(_MOST_FIELDS):
-                if file.tell() == size:
-                    break
-                number, length = _next_field(file)
-                found.add(number)
-                if file.tell() + length > size and found & {1, _GRAPH}:
-                    _reject_cut_off(file.tell() + length, size)
-                if file.tell() + length > size:
-                    raise _NotAModelError
-                file.seek(length, 1)
-            else:
+    try:
+        for _ in range(_MOST_FIELDS):
+            if file.tell() == size:
+                break
+            number, length = _next_field(file)
+            found.add(number)
+            if file.tell() + length > size and found & {1, _GRAPH}:
+                _reject_cut_off(file.tell() + length, size)
+            if file.tell() + length > size:
                 raise _NotAModelError
-        except _NotAModelError:
-            raise RejectedFile(f"the file is not a model that is known here; {accepted}", code="not-a-model") from None
+            file.seek(length, 1)
+        else:
+            raise _NotAModelError
+    except _NotAModelError:
+        raise RejectedFile(f"the file is not a model that is known here; {accepted}", code="not-a-model") from None
     if _GRAPH not in found:
         raise RejectedFile(f"the file holds no ONNX graph; {accepted}", code="not-a-model")
 

@@ -12,6 +12,9 @@ from onnx import numpy_helper
 
 from service.domain.errors import RejectedFile
 from service.domain.layers import TensorSpec
+from service.inspection.content import is_zip, read_head
+from service.inspection.formats import quoted
+from workers.models.onnx_archive import all_tensors, external_tensors, location_of, unpacked
 from workers.models.onnx_batch_norm import fold_batch_norms
 from workers.models.onnx_constants import constants_to_initializers
 from workers.models.onnx_names import name_nodes
@@ -62,30 +65,52 @@ def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
 
 
 def _load(path: Path) -> onnx.ModelProto:
+    if is_zip(read_head(path)):
+        with unpacked(path) as file:
+            return _checked(_parse(file), file)
+    model = _parse(path)
+    external = next(external_tensors(model), None)
+    if external is not None:  # whatever lies beside an upload belongs to somebody else
+        raise RejectedFile(
+            f"the weights are in another file ({quoted(location_of(external))}), which was not uploaded; send a zip of "
+            "the .onnx file and that one, or save the model with embedded weights"
+        )
+    return _checked(model, path)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(str(path), load_external_data=False, format="protobuf")
+        return onnx.load(str(path), load_external_data=False, format="protobuf")
     except Exception as error:  # protobuf and onnx raise what they like on a broken file
         raise RejectedFile(f"this is not an ONNX model: {_first_line(error)}") from error
-    external = [each for each in model.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model with its functions inlined and its external data read; raises RejectedFile where it is not valid."""
     try:
         onnx.checker.check_model(str(path))
         if model.functions:
             # before the weights are read: the inliner cannot take more than 2 GB
             model = onnx.inliner.inline_local_functions(model)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except FileNotFoundError as error:
-        raise RejectedFile(_missing_data(external)) from error
     except Exception as error:  # the checker's own error types and OS errors of external data
-        if external and "doesn't exist" in str(error):
-            raise RejectedFile(_missing_data(external)) from error
         reason = _first_line(error).replace(f"{path.parent}{os.sep}", "")
         raise RejectedFile(f"the ONNX checker refuses the model: {reason}") from error
+    for tensor in all_tensors(model):
+        _check_length(tensor)
     return model
 
 
-def _missing_data(external: list[onnx.TensorProto]) -> str:
-    place = next((entry.value for each in external for entry in each.external_data if entry.key == "location"), "?")
-    return f"the weights are in another file ({place}), which was not uploaded; save the model with embedded weights"
+def _check_length(tensor: onnx.TensorProto) -> None:
+    """The checker sees too little inline data, but neither too much nor what is wrong with external data."""
+    try:
+        numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        raise RejectedFile(
+            f"tensor {quoted(tensor.name)} ({kind}) has the shape {tuple(tensor.dims)}, but its data do not fill it "
+            f"exactly: {_first_line(error)}"
+        ) from error
 
 
 def _refuse(model: onnx.ModelProto) -> None:
