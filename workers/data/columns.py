@@ -57,7 +57,10 @@ def tensor_of(column: Any, field: Any, first_row: int) -> Array:
         column = column.flatten()
     _check_no_gaps(column, field.name, first_row)
     values: Array = column.to_numpy(zero_copy_only=False)
-    return values.reshape(rows, *_declared_shape(field, tuple(shape)))
+    stacked = values.reshape(rows, *_declared_shape(field, tuple(shape)))
+    if isinstance(field.type, pa.FixedShapeTensorType) and field.type.permutation is not None:
+        return np.transpose(stacked, (0, *(axis + 1 for axis in field.type.permutation)))
+    return stacked
 
 
 def stored_class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:

@@ -128,7 +128,7 @@ def _unpack_images(file: Any, field: Any) -> EncodedColumn:
     nested = pa.types.is_struct(field.type)
 
     def write(out: IO[bytes]) -> None:
-        for column in _pieces(file, f"{field.name}.bytes" if nested else field.name):
+        for column in _pieces(file, field.name, ".bytes" if nested else ""):
             for value in (column.field("bytes") if nested else column).to_pylist():
                 if not value:
                     message = (
@@ -145,9 +145,9 @@ def _unpack_images(file: Any, field: Any) -> EncodedColumn:
     return EncodedColumn(field.name, data, np.array(ends, dtype=np.int64))
 
 
-def _pieces(file: Any, column: str) -> Iterator[Any]:
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column]):
-        yield batch.column(0)
+def _pieces(file: Any, column: str, part: str = "") -> Iterator[Any]:
+    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column + part]):
+        yield batch.column(column)  # a column whose own name holds dots may have come along
 
 
 def _within_limit(size: int) -> int:

@@ -99,7 +99,7 @@ def test_a_location_outside_the_zip_is_refused_by_name(tmp_path: Path, temporary
 @pytest.mark.parametrize("location", ["other.bin", "", ".", "model.onnx", "w.bin/x", "w.bin\0"])
 def test_a_location_that_the_zip_does_not_hold_is_refused_by_name(tmp_path: Path, location: str) -> None:
     members = {"model.onnx": external_model(location), "w.bin": WEIGHT.tobytes()}
-    with pytest.raises(RejectedFile, match="not in the zip; beside the .onnx file it holds 'w.bin'"):
+    with pytest.raises(RejectedFile, match=r"not in the zip; beside the \.onnx file it holds 'w.bin'"):
         read_onnx(zipped(tmp_path, members), fuse_bn=True)
 
 
