@@ -103,9 +103,7 @@ def test_encoded_images_of_different_sizes_are_asked_about() -> None:
 
 def test_encoded_images_of_a_wrong_size_are_asked_about() -> None:
     encoded = plan_input("images", ENCODED_IMAGES, model_input(3, 4, 4), Preprocessing(scale=1.0))
-    with pytest.raises(
-        InvalidInput, match=r'takes \(3, 4, 4\); give .* resize, e\.g\. {"resize": \[4, 4\]}\'
-    ):
+    with pytest.raises(InvalidInput, match=r'takes \(3, 4, 4\); give .* resize, e\.g\. {"resize": \[4, 4\]}'):
         encoded.apply([PIXELS[0]], np.arange(1))
 
 
