@@ -78,7 +78,8 @@ class ShardResult:
                     kind, _, rest = name.partition("/")
                     found[kind][rest.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
         measures = {name: array.astype(np.float64) for name, array in found["measures"].items()}
-        return cls(tuple(header["variants"]), measures, found["states"], header["failures"])
+        identities = tuple(header["identities"])
+        return cls(tuple(header["variants"]), measures, found["states"], header["failures"], identities)
 
 
 def _npy(array: Array) -> bytes:
