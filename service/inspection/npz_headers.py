@@ -2,8 +2,8 @@
 
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.lib import format as npy
 from service.domain.errors import RejectedFile
 from service.inspection.arrays import NUMERIC_DTYPES, ArrayHeader, element_count
 from service.inspection.formats import quoted
+from service.inspection.zip_listing import DAMAGE
 
 SUFFIX = ".npy"
 MOST_ARRAYS = 1024
@@ -33,7 +34,7 @@ def read_npz_headers(path: Path, members: list[zipfile.ZipInfo]) -> dict[str, Ar
             try:
                 with archive.open(member) as file:
                     headers[name] = _read_header(name, cast(BinaryIO, file))
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+            except DAMAGE as error:
                 message = f"array {quoted(name)} is damaged or cut off ({error}); write the file once more"
                 raise RejectedFile(message, code="npz-damaged") from error
             _check_size(name, headers[name], member.file_size)
@@ -49,7 +50,7 @@ def _read_header(name: str, file: BinaryIO) -> ArrayHeader:
             if read is None:
                 raise ValueError(f"version {version} of the header is for structured arrays")
             shape, fortran_order, dtype = read(file)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError, OverflowError) as error:
         message = f"array {quoted(name)} has no readable .npy header ({quoted(str(error))}); write it with numpy.savez"
         raise RejectedFile(message, code="npy-header") from error
     _check_dtype(name, dtype)

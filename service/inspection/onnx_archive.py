@@ -2,7 +2,6 @@
 
 import posixpath
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from service.domain.errors import RejectedFile
 from service.inspection.formats import quoted
 from service.inspection.image_listing import is_litter
 from service.inspection.onnx_fields import check_onnx_fields
+from service.inspection.zip_listing import DAMAGE
 
 SUFFIX = ".onnx"
 LARGEST_MODEL = 2**31 - 1  # protobuf's own limit
@@ -57,6 +57,6 @@ def check_onnx_archive(path: Path, members: Sequence[zipfile.ZipInfo], accepted:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(model) as file:
             check_onnx_fields(cast(BinaryIO, file), model.file_size, accepted)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         message = f"{quoted(model.filename)} in the zip is damaged ({error}); send it once more"
         raise RejectedFile(message, code="zip-damaged") from error

@@ -4,7 +4,9 @@ import re
 import stat
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from service.domain.errors import RejectedFile
@@ -23,7 +25,12 @@ _IN_ZIP64 = (0xFFFFFFFF, 0xFFFF)
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _REGULAR_TYPES = (0, stat.S_IFREG, stat.S_IFDIR)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ENCRYPTED = 0x1
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_PATCHED = 0x20
+_LOCAL_HEADER_BYTES = 30
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError)
+"""What reading a member of a listed zip raises where the zip is damaged."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +55,19 @@ def list_zip(path: Path, limits: ZipLimits = DEFAULT_LIMITS) -> list[zipfile.Zip
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError, struct.error) as error:
         raise _damaged(str(error)) from error
+    size = path.stat().st_size
     seen: set[str] = set()
     for entry in entries:
+        if not entry.filename or not 0 <= entry.header_offset < size or entry.flag_bits & _PATCHED:
+            raise _damaged(f"the entry of {quoted(entry.filename)} makes no sense")
         _check_entry(entry)
         if entry.filename in seen:
             message = f"the zip holds {quoted(entry.filename)} twice; each name may be there once"
             raise RejectedFile(message, code="zip-duplicate-name")
         seen.add(entry.filename)
+    _check_overlaps(entries)
     files = [entry for entry in entries if not entry.is_dir()]
-    _check_sizes(files, path.stat().st_size, limits)
+    _check_sizes(files, size, limits)
     return files
 
 
@@ -84,6 +95,15 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
             f"{quoted(name)} in the zip is compressed by method {entry.compress_type}; use store or deflate",
             code="zip-compression",
         )
+
+
+def _check_overlaps(entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse zips whose files share bytes, which is how small ones unpack to huge ones (D. Fifield, WOOT 2019)."""
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    for entry, following in pairwise(ordered):
+        if entry.header_offset + _LOCAL_HEADER_BYTES + entry.compress_size > following.header_offset:
+            names = f"{quoted(entry.filename)} and {quoted(following.filename)}"
+            raise RejectedFile(f"{names} overlap in the zip; write it once more", code="zip-overlap")
 
 
 def _check_sizes(files: list[zipfile.ZipInfo], packed: int, limits: ZipLimits) -> None:

@@ -1,7 +1,6 @@
 """Opens zips of images in class folders; images are decoded when they are asked for."""
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from service.domain.errors import RejectedFile
 from service.inspection.formats import quoted
 from service.inspection.image_listing import list_images
-from service.inspection.zip_listing import list_zip
+from service.inspection.zip_listing import DAMAGE, list_zip
 from workers.data.decoding import decode_image
 from workers.data.stored import ENCODED_IMAGES, Array, Indices, RawTensors
 
@@ -41,6 +40,6 @@ class ImageZip:
             raise RejectedFile(message, code="image-too-large")
         try:
             encoded = self._archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except DAMAGE as error:
             raise RejectedFile(f"image {name} is damaged in the zip ({error})", code="image-damaged") from error
         return decode_image(name, encoded)

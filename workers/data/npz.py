@@ -3,7 +3,6 @@
 import shutil
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 from service.domain.errors import RejectedFile
@@ -11,7 +10,7 @@ from service.inspection.arrays import ArrayHeader, sample_count
 from service.inspection.formats import quoted
 from service.inspection.image_listing import is_litter
 from service.inspection.npz_headers import SUFFIX, read_npz_headers
-from service.inspection.zip_listing import list_zip
+from service.inspection.zip_listing import DAMAGE, list_zip
 from workers.data.array_set import ArraySet, map_array, spool
 from workers.data.stored import Array
 
@@ -49,7 +48,7 @@ def _unpack(path: Path, member: zipfile.ZipInfo, header: ArrayHeader) -> Array:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as packed:
             unpacked = spool(lambda file: shutil.copyfileobj(packed, file, COPY_BYTES))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         raise _damaged(member, str(error)) from error
     with unpacked:
         if unpacked.seek(0, 2) != member.file_size:

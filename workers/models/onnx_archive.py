@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import onnx
 from service.domain.errors import RejectedFile
 from service.inspection.formats import quoted
 from service.inspection.onnx_archive import OnnxArchive, list_onnx_archive
-from service.inspection.zip_listing import list_zip
+from service.inspection.zip_listing import DAMAGE, list_zip
 
 FOLDER_PREFIX = "quantsieve-model-"
 STALE_SECONDS = 3600.0
@@ -60,7 +59,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as source:
                 model = _unpack(source, archive, folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except DAMAGE as error:
             raise RejectedFile(f"the zip is damaged ({error}); send it once more", code="zip-damaged") from error
         yield model
 
@@ -68,7 +67,7 @@ def unpacked(path: Path) -> Iterator[Path]:
 def _unpack(source: zipfile.ZipFile, archive: OnnxArchive, folder: Path) -> Path:
     try:
         model = onnx.ModelProto.FromString(source.read(archive.model))
-    except (zipfile.BadZipFile, zlib.error, EOFError):
+    except DAMAGE:
         raise
     except Exception as error:  # protobuf's own error has no type that it promises
         raise RejectedFile(f"{quoted(archive.model.filename)} in the zip is not an ONNX model: {error}") from error
