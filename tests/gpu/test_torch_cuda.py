@@ -62,7 +62,6 @@ def test_the_tree_gives_what_the_naive_loop_gives(
             largest = float(np.abs(values).max())
             tolerance = 1e-5 * largest if stacked else 0.0
             np.testing.assert_allclose(each.outputs[output], values, rtol=0, atol=tolerance)
-    assert model._tree.not_stacked is None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -95,7 +94,7 @@ def test_too_large_a_batch_is_said_to_be_too_large(tmp_path: Path) -> None:
 
 def test_peak_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
     peaks = []
-    for depth in (4, 8, 16, 32):
+    for depth in (24, 48, 96):  # more layers than are stacked twice over
         layers = [each for _ in range(depth) for each in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
         path, x = saved(nn.Sequential(*layers), tmp_path, 64, 16, 32, 32)
         model = opened(path, "cuda:0", x)
