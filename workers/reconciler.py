@@ -7,13 +7,13 @@ import logging
 import threading
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
 
-from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
+from service.domain.states import SweepState, UnitKind, UnitState
 from service.store import units
 from service.store.endings import end_sweep
-from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
+from service.store.tables import SweepRow, UnitRow
 from workers.context import WorkerContext
+from workers.verdicts import checked_resource, reject
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,9 @@ def _take_back(context: WorkerContext, unit_id: str, sweep_id: str | None) -> No
         if sweep is not None and not SweepState(sweep.state).terminal:
             end_sweep(session, sweep, SweepState.FAILED, code="worker-lost", problem=reason)
         elif sweep is None:
-            resource = _checked(session, unit)
+            resource = checked_resource(session, UnitKind(unit.kind), unit.subject_id)
             if resource is not None:
-                resource.state, resource.problem = ResourceState.REJECTED, reason
-
-
-def _checked(session: Session, unit: UnitRow) -> ModelRow | DatasetRow | None:
-    if unit.kind == UnitKind.CHECK_MODEL:
-        return session.get(ModelRow, unit.subject_id)
-    return session.get(DatasetRow, unit.subject_id)
+                reject(session, resource, reason)
 
 
 def _cancel_is_due() -> ColumnElement[bool]:

@@ -3,23 +3,17 @@
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from service.domain.errors import InvalidInput
 from service.domain.settings import BackendName
-from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
 from service.store import units
-from service.store.endings import end_sweep
-from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
-from service.store.units import Lease
+from service.store.tables import DatasetRow, ModelRow
 from workers.backends.protocol import OpenSettings
 from workers.backends.registry import backend
 from workers.context import WorkerContext
 from workers.lease import HeldLease
 from workers.sweep.job import open_dataset
-
-Resource = ModelRow | DatasetRow
+from workers.verdicts import accept, checked_resource, reject
 
 FORMAT_BACKEND = {"onnx": BackendName.ONNXRUNTIME, "pt2": BackendName.TORCH}
 
@@ -28,32 +22,25 @@ def run(context: WorkerContext, held: HeldLease) -> None:
     """Check one resource, record the verdict, and let the sweeps go on that wait for it."""
     lease = held.lease
     with context.database.read() as session:
-        resource = _resource(session, lease)
+        resource = checked_resource(session, lease.kind, lease.subject_id)
     if resource is None:
         return
+    info: dict[str, Any] = {}
+    problem: str | None = None
     try:
         info = _model_info(context, resource) if isinstance(resource, ModelRow) else _dataset_info(context, resource)
     except InvalidInput as error:
-        with context.database.write() as session:
-            units.finish(session, lease, result={})
-            reject(session, lease, error.message)
-        return
+        problem = error.message
+    queues: list[str] = []
     with context.database.write() as session:
         units.finish(session, lease, result={})
-        row = _resource(session, lease)
-        if row is None:
-            return
-        row.state, row.info = ResourceState.READY, {**row.info, **info}
-        session.flush()
-        queues = release_waiting(session, row.id)
+        row = checked_resource(session, lease.kind, lease.subject_id)
+        if row is not None and problem is not None:
+            reject(session, row, problem)
+        elif row is not None:
+            queues = accept(session, row, info)
     for queue in queues:
         context.hints.publish(queue)
-
-
-def _resource(session: Session, lease: Lease) -> Resource | None:
-    if lease.kind is UnitKind.CHECK_MODEL:
-        return session.get(ModelRow, lease.subject_id)
-    return session.get(DatasetRow, lease.subject_id)
 
 
 def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
@@ -82,42 +69,3 @@ def _dataset_info(context: WorkerContext, row: DatasetRow) -> dict[str, Any]:
         "class_names": list(opened.class_names) if opened.class_names else None,
         "class_counts": {str(key): int(value) for key, value in (opened.class_counts or {}).items()},
     }
-
-
-def reject(session: Session, lease: Lease, reason: str) -> None:
-    """Mark the resource as rejected; the sweeps that waited for it fail with the same reason."""
-    row = _resource(session, lease)
-    if row is None:
-        return
-    row.state, row.problem = ResourceState.REJECTED, reason
-    for sweep in _sweeps_on(session, row.id):
-        kind = "model" if isinstance(row, ModelRow) else "evaluation set"
-        end_sweep(session, sweep, SweepState.FAILED, code="rejected-file", problem=f"the {kind} was rejected: {reason}")
-
-
-def release_waiting(session: Session, resource_id: str) -> list[str]:
-    """Queue the sweeps that waited for this resource and wait for nothing else; the queues to be told."""
-    queues = []
-    for sweep in _sweeps_on(session, resource_id):
-        resources: list[Resource] = [
-            session.get_one(ModelRow, sweep.model_id),
-            session.get_one(DatasetRow, sweep.dataset_id),
-        ]
-        resources.append(session.get_one(DatasetRow, sweep.calibration_id))
-        if all(each.state == ResourceState.READY for each in resources):
-            for unit in units.units_of(session, sweep.id, UnitKind.PREPARE):
-                unit.state = UnitState.QUEUED
-                queues.append(unit.queue)
-    session.flush()
-    return queues
-
-
-def _sweeps_on(session: Session, resource_id: str) -> list[SweepRow]:
-    uses = (
-        (SweepRow.model_id == resource_id)
-        | (SweepRow.dataset_id == resource_id)
-        | (SweepRow.calibration_id == resource_id)
-    )
-    waiting = select(UnitRow.sweep_id).where(UnitRow.state == UnitState.WAITING)
-    query = select(SweepRow).where(uses, SweepRow.state == SweepState.QUEUED, SweepRow.id.in_(waiting))
-    return list(session.scalars(query.order_by(SweepRow.id).with_for_update()))

@@ -19,6 +19,7 @@ from workers.sweep import calibrate, check, measure, prepare, report, select, ta
 from workers.sweep.job import Job
 from workers.sweep.outcome import Measured, Outcome, Reported
 from workers.sweep.transitions import advance
+from workers.verdicts import checked_resource, reject
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +124,8 @@ def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:
                 if sweep is not None and not SweepState(sweep.state).terminal:
                     problem = f"the phase {lease.kind} failed {attempts} times, last with {error}"
                     end_sweep(session, sweep, SweepState.FAILED, code="phase-failed", problem=problem)
-                elif lease.sweep_id is None:
-                    check.reject(session, lease, f"checking failed {attempts} times, last with {error}")
+                elif (resource := checked_resource(session, lease.kind, lease.subject_id)) is not None:
+                    reject(session, resource, f"checking failed {attempts} times, last with {error}")
                 return
         except LeaseLost:
             return

@@ -1,5 +1,7 @@
 """Phase 4: from the measured table to the next question, or to the decision."""
 
+from collections.abc import Mapping
+
 from service.domain.errors import SweepFailure
 from service.domain.layers import ALL_INT8, CONTROLS, FP32, LAYER_PREFIX
 from service.domain.results import Decision, VariantScore
@@ -22,10 +24,18 @@ def run(job: Job) -> NextRound | Decided:
     shards = measured_shards(job)
     board = Scoreboard([shards[each] for each in sorted(shards)], job.metric())
     if ALL_INT8 in board.failures:
-        raise SweepFailure(f"the all-int8 control cannot run: {board.failures[ALL_INT8]}", code="all-int8-failed")
+        raise SweepFailure(_all_int8_failed(job, board.failures), code="all-int8-failed")
     question = _question(job, board)
     answer = next_step(question, _measured(job, board, question))
     return Decided(answer) if isinstance(answer, Decision) else NextRound(answer)
+
+
+def _all_int8_failed(job: Job, failures: Mapping[str, str]) -> str:
+    """The trial before measuring let them pass: on some samples only, layers fail that passed on others."""
+    broken = {name.removeprefix(LAYER_PREFIX) for name in failures}
+    names = [each.name for each in job.plan.layers if each.id in broken]
+    advice = f"; exclude the layers that fail on some samples: {', '.join(names)}" if names else ""
+    return f"with all layers in int8 the model does not run: {failures[ALL_INT8]}{advice}"
 
 
 def _question(job: Job, board: Scoreboard) -> Question:
