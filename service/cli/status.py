@@ -41,8 +41,8 @@ class SweepStatus:
 
 
 def time_left(seconds: float | None) -> str:
-    """Such as ``about 1 min 20 s left``; nothing while it is not known."""
-    if seconds is None:
+    """Such as ``about 1 min 20 s left``; nothing while it is not known, and nothing of nothing."""
+    if seconds is None or round(seconds) < 1:
         return ""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

@@ -20,3 +20,11 @@ def backend(name: BackendName) -> Backend:
         offered = ", ".join(BACKENDS)
         raise SweepFailure(f"no worker can run backend {name}; there are {offered}", code="backend-unavailable")
     return BACKENDS[name]()
+
+
+def device_for(name: BackendName, wanted: str) -> str:
+    """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    gpus = [each for each in backend(name).capability().devices if each != "cpu"]
+    return gpus[0] if gpus else "cpu"

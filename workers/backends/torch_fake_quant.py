@@ -44,10 +44,10 @@ class TorchBackend:
 
     def open(self, path: Path, settings: OpenSettings) -> OpenedModel:
         """Load the archive (it can run code) and put quantizers at its layers."""
-        from workers.backends.torch_session import TorchSession, device_of
+        from workers.backends.torch_session import TorchSession
         from workers.models.torch_export import read_archive
 
-        session = TorchSession(read_archive(path, fuse_bn=settings.fuse_bn, device=device_of(settings)), settings)
+        session = TorchSession(read_archive(path, fuse_bn=settings.fuse_bn, device=settings.device), settings)
         if not session.facts.layers:
             raise RejectedFile("the model has no quantizable layer (convolution, linear, matmul, add, average pool)")
         return TorchModel(session)

@@ -17,11 +17,6 @@ from workers.models.torch_export import TorchProgram
 from workers.models.torch_layers import Found, LayerFinder, Weight
 
 
-def device_of(settings: OpenSettings) -> str:
-    """The device's name as torch knows it."""
-    return "cpu" if settings.device == "auto" else settings.device
-
-
 class WeightQuantizer(TensorQuantizer):  # type: ignore[misc]  # the package is untyped
     """A quantizer of a constant: the quantized weight is computed once, not for every batch."""
 
@@ -54,7 +49,7 @@ class TorchSession:
             folded_batch_norms=program.folded_batch_norms,
             batch_size=program.batch_size,
         )
-        self._device = torch.device(device_of(settings))
+        self._device = torch.device(settings.device)
         self._module = program.module
         self._placeholders = [str(each.target) for each in program.module.graph.find_nodes(op="placeholder")]
         self._activations: dict[str, TensorQuantizer] = {}

@@ -14,7 +14,7 @@ from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
 from service.store.units import Lease
 from workers.backends.protocol import OpenedModel, OpenSettings
-from workers.backends.registry import backend
+from workers.backends.registry import backend, device_for
 from workers.context import WorkerContext
 from workers.data.binding import BoundEvaluationSet
 from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
@@ -68,6 +68,11 @@ class Job:
         return self.sweep.backend
 
     @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda:<index>``."""
+        return device_for(BackendName(self.backend), self.context.settings.device)
+
+    @property
     def cancel_requested(self) -> bool:
         """Whether the caller cancelled the sweep before this unit began."""
         return self.sweep.cancel_requested
@@ -94,7 +99,7 @@ class Job:
     def open_model(self) -> OpenedModel:
         """The sweep's model on this worker's device."""
         settings = OpenSettings(
-            fuse_bn=self.settings.fuse_bn, weights=self.settings.weights, device=self.context.settings.device
+            fuse_bn=self.settings.fuse_bn, weights=self.settings.weights, device=self.device
         )
         return _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
 

@@ -60,7 +60,7 @@ def _environment(job: Job) -> dict[str, Any]:
     capability = backend(BackendName(job.backend)).capability()
     return {
         "backend": job.backend,
-        "device": job.context.settings.device,
+        "device": job.device,
         "host": socket.gethostname(),
         "machine": platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
