@@ -116,6 +116,7 @@ def _unpack_numbers(file: Any, field: Any) -> Array:
             written = _within_limit(written + values.nbytes)
             out.write(np.ascontiguousarray(values).data)
             row += len(values)
+        _check_rows(file, field.name, row)
 
     unpacked = spool(write)
     with unpacked:
@@ -138,6 +139,7 @@ def _unpack_images(file: Any, field: Any) -> EncodedColumn:
                     raise RejectedFile(message, code="image-missing")
                 ends.append(_within_limit(ends[-1] + len(value)))
                 out.write(value)
+        _check_rows(file, field.name, len(ends) - 1)
 
     unpacked = spool(write)
     with unpacked:
@@ -148,6 +150,12 @@ def _unpack_images(file: Any, field: Any) -> EncodedColumn:
 def _pieces(file: Any, column: str, part: str = "") -> Iterator[Any]:
     for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column + part]):
         yield batch.column(column)  # a column whose own name holds dots may have come along
+
+
+def _check_rows(file: Any, column: str, rows: int) -> None:
+    if rows != file.metadata.num_rows:
+        message = f"the Parquet file announces {file.metadata.num_rows} rows, but column {quoted(column)} holds {rows}"
+        raise RejectedFile(f"{message}; write it once more", code="parquet-damaged")
 
 
 def _within_limit(size: int) -> int:
@@ -170,7 +178,7 @@ def _ragged(name: str, row: int, shape: tuple[int, ...], first: tuple[int, ...])
 def _damage_is_named() -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's trouble, not the file's
         message = f"the Parquet file cannot be read ({quoted(str(error))}); write it once more"

@@ -18,23 +18,13 @@ from service.domain.errors import RejectedFile
 from service.inspection.formats import quoted
 from service.inspection.onnx_archive import OnnxArchive, list_onnx_archive
 from service.inspection.zip_listing import DAMAGE, list_zip
+from workers.models.onnx_walk import all_tensors, undecodable
 
 FOLDER_PREFIX = "quantsieve-model-"
 STALE_SECONDS = 3600.0
 COPY_BYTES = 2**20
 MOST_SHARING = 4
 """How often each byte of external data may be claimed, on average: tied weights do, a memory bomb does far more."""
-
-
-def all_tensors(message: Any) -> Iterator[onnx.TensorProto]:
-    """The constant tensors of a protobuf message, wherever in it they are."""
-    if isinstance(message, onnx.TensorProto):
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for each in [value] if hasattr(value, "ListFields") else value:
-                yield from all_tensors(each)
 
 
 def external_tensors(message: Any) -> Iterator[onnx.TensorProto]:
@@ -45,6 +35,13 @@ def external_tensors(message: Any) -> Iterator[onnx.TensorProto]:
 def location_of(tensor: onnx.TensorProto) -> str:
     """Where the data of a tensor is said to be; raises RejectedFile where it is not said once."""
     return _entry(tensor, "location") or ""
+
+
+def refuse_undecodable(model: onnx.ModelProto) -> None:
+    """Raise RejectedFile where a name in the model is not text: nobody could be shown it, no filter could match it."""
+    name = next(undecodable(model), None)
+    if name is not None:
+        raise RejectedFile(f"the ONNX model holds the name {name[:80]!r}, which is not UTF-8: it is damaged")
 
 
 @contextmanager
@@ -71,6 +68,7 @@ def _unpack(source: zipfile.ZipFile, archive: OnnxArchive, folder: Path) -> Path
         raise
     except Exception as error:  # protobuf's own error has no type that it promises
         raise RejectedFile(f"{quoted(archive.model.filename)} in the zip is not an ONNX model: {error}") from error
+    refuse_undecodable(model)
     names: dict[str, str] = {}
     claimed = 0
     for tensor in external_tensors(model):

@@ -14,11 +14,11 @@ from service.domain.errors import RejectedFile
 from service.domain.layers import TensorSpec
 from service.inspection.content import is_zip, read_head
 from service.inspection.formats import quoted
-from workers.models.onnx_archive import all_tensors, external_tensors, location_of, unpacked
+from workers.models.onnx_archive import external_tensors, location_of, refuse_undecodable, unpacked
 from workers.models.onnx_batch_norm import fold_batch_norms
 from workers.models.onnx_constants import constants_to_initializers
 from workers.models.onnx_names import name_nodes
-from workers.models.onnx_walk import all_nodes, count_readers
+from workers.models.onnx_walk import all_nodes, all_tensors, count_readers
 
 Array = npt.NDArray[np.generic]
 
@@ -27,6 +27,7 @@ KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
+KNOWN_TYPES = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 NUMERIC = "fiub"  # NumPy's own kinds of numbers; narrower ones stay in the graph
 LARGE_BYTES = 1024  # initializers from this size on live outside the graph
 
@@ -69,6 +70,7 @@ def _load(path: Path) -> onnx.ModelProto:
         with unpacked(path) as file:
             return _checked(_parse(file), file)
     model = _parse(path)
+    refuse_undecodable(model)
     external = next(external_tensors(model), None)
     if external is not None:  # whatever lies beside an upload belongs to somebody else
         raise RejectedFile(
@@ -105,10 +107,12 @@ def _check_length(tensor: onnx.TensorProto) -> None:
     """The checker sees too little inline data, but neither too much nor what is wrong with external data."""
     try:
         numpy_helper.to_array(tensor)
+    except KeyError as error:
+        message = f"tensor {quoted(tensor.name)} has the data type {tensor.data_type}, which ONNX does not know"
+        raise RejectedFile(message) from error
     except (ValueError, TypeError) as error:
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
         raise RejectedFile(
-            f"tensor {quoted(tensor.name)} ({kind}) has the shape {tuple(tensor.dims)}, but its data do not fill it "
+            f"tensor {quoted(tensor.name)} has the shape {tuple(tensor.dims)}, but its data do not fill it "
             f"exactly: {_first_line(error)}"
         ) from error
 
@@ -188,7 +192,7 @@ def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _spec(value: onnx.ValueInfoProto, role: str) -> TensorSpec:
     kind = value.type.tensor_type
-    if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type == onnx.TensorProto.UNDEFINED:
+    if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in KNOWN_TYPES:
         raise RejectedFile(f"{role} {value.name!r} is not a tensor of a known type; only tensors can be measured")
     shape = tuple(each.dim_value if each.HasField("dim_value") else (each.dim_param or None) for each in kind.shape.dim)
     dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)))

@@ -2,8 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
+
+NOTES = {"doc_string", "metadata_props"}
 
 
 def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -40,3 +43,27 @@ def all_names(graph: onnx.GraphProto) -> set[str]:
         for inner in inner_graphs(node):
             names.update(each.name for each in (*inner.input, *inner.initializer))
     return names
+
+
+def all_tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """The constant tensors of a protobuf message, wherever in it they are."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                yield from all_tensors(each)
+
+
+def undecodable(message: Any) -> Iterator[bytes]:
+    """The names in a protobuf message that are not UTF-8, which come as bytes; notes for people are passed over."""
+    for field, value in message.ListFields():
+        if field.name in NOTES or field.name == "raw_data":
+            continue
+        if field.type == field.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            yield from (each for each in texts if isinstance(each, bytes))
+        elif field.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                yield from undecodable(each)

@@ -3,6 +3,7 @@
 import io
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,19 @@ def test_a_column_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(parquet, "MOST_BYTES", 1000)
     with pytest.raises(RejectedFile, match="takes more than 1000 bytes when unpacked"):
         open_parquet(saved(tmp_path, FORMS["nested lists"]))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda byte: 0x80, lambda byte: (byte + 2) % 256], ids=["no text", "another number"]
+)
+def test_no_damage_to_the_footer_is_an_error_of_ours(tmp_path: Path, change: Callable[[int], int]) -> None:
+    path = saved(tmp_path, {"x": [[1.0], [2.0]], "image": images(png(COLORS[0]), png(COLORS[1])), "label": [0, 1]})
+    content = path.read_bytes()
+    refused = set()
+    for place in range(len(content) - 8 - int.from_bytes(content[-8:-4], "little"), len(content)):
+        path.write_bytes(content[:place] + bytes([change(content[place])]) + content[place + 1 :])
+        try:
+            open_parquet(path)
+        except RejectedFile as error:
+            refused.add(error.code)
+    assert "parquet-damaged" in refused

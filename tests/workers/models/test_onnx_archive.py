@@ -109,7 +109,7 @@ UNREADABLE = {
     "too long": ({"length": "99999999999"}, "length '99999999999'"),
     "negative length": ({"length": "-5"}, "length '-5'"),
     "no number": ({"length": "many"}, "length 'many'"),
-    "less than the shape needs": ({"length": "100"}, r"'fc.weight' \(float\) has the shape \(64, 64\), but"),
+    "less than the shape needs": ({"length": "100"}, r"'fc.weight' has the shape \(64, 64\), but"),
 }
 
 
@@ -144,6 +144,12 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(RejectedFile, match=r"the zip is damaged .*w\.bin"):
         read_onnx(path, fuse_bn=True)
+
+
+def test_a_location_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    model = external_model("w.bin").SerializeToString().replace(b"w.bin", b"w\x80bin")
+    with pytest.raises(RejectedFile, match=r"the name b'w\\x80bin', which is not UTF-8"):
+        read_onnx(zipped(tmp_path, {"model.onnx": model, "w.bin": WEIGHT.tobytes()}), fuse_bn=True)
 
 
 def test_a_member_that_is_no_model_is_named(tmp_path: Path) -> None:

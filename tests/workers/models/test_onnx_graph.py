@@ -115,6 +115,35 @@ def test_a_weight_with_more_or_less_data_than_its_shape_is_refused_by_name(
         read_onnx(path, fuse_bn=True)
 
 
+@pytest.mark.parametrize("name", [b"fc.weight", b"x", b"MatMul"], ids=["weight", "input", "operator"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: bytes) -> None:
+    path = with_weight(tmp_path)
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" * len(name)))
+    with pytest.raises(RejectedFile, match=r"which is not UTF-8|refuses the model"):
+        read_onnx(path, fuse_bn=True)
+
+
+def test_a_note_that_is_no_text_does_no_harm(tmp_path: Path) -> None:
+    path = with_weight(tmp_path)
+    model = onnx.load(path)
+    model.doc_string = "latin"
+    path.write_bytes(model.SerializeToString().replace(b"latin", b"l\xe4tin"))
+    assert "fc.weight" in read_onnx(path, fuse_bn=True).weights
+
+
+@pytest.mark.parametrize("place", ["input", "weight"])
+def test_a_data_type_that_does_not_exist_is_refused(tmp_path: Path, place: str) -> None:
+    path = with_weight(tmp_path)
+    model = onnx.load(path)
+    if place == "input":
+        model.graph.input[0].type.tensor_type.elem_type = 99
+    else:
+        model.graph.initializer[0].data_type = 99
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(RejectedFile):
+        read_onnx(path, fuse_bn=True)
+
+
 def test_large_weights_are_held_apart_from_the_graph(tmp_path: Path) -> None:
     program = read_onnx(with_weight(tmp_path), fuse_bn=True)
     assert program.weights["fc.weight"].shape == (64, 64)
