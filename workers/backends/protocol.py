@@ -51,6 +51,7 @@ class ModelFacts:
     """What a model file holds. ``layers`` in topological order.
 
     ``batch_size`` is the only one that the model takes, None where it takes any: smaller batches are filled up.
+    ``live_bytes``: the most that the tensors of one sample take at once in a plain run; None where it is not known.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -59,6 +60,7 @@ class ModelFacts:
     skipped: tuple[SkippedOperation, ...]
     folded_batch_norms: int
     batch_size: int | None
+    live_bytes: int | None = None
 
 
 class OutOfMemory(Exception):

@@ -5,6 +5,7 @@ pytorch-quantization names its own (``layer1.0.conv1._input_quantizer``). A vari
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,7 +61,7 @@ class TorchModel:
         self._session = session
         self._tree = session.tree()
         self._number = {layer.id: index for index, layer in enumerate(session.facts.layers)}
-        self.facts = session.facts
+        self.facts = replace(session.facts, live_bytes=self._tree.live_bytes)
 
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
         """Run fp32 and show every activation edge."""

@@ -64,16 +64,19 @@ def sweep_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant,
 MIN_SHARDS = 8
 TARGET_SHARDS = 64
 SMALLEST_SHARD = 128
-BATCH_SIZE = 64
+LARGEST_SHARD_BYTES = 256 * 2**20
 
 
-def cut_shards(samples: int, size: int | None) -> tuple[Shard, ...]:
+def cut_shards(samples: int, size: int | None, *, bytes_of_sample: int = 0) -> tuple[Shard, ...]:
     """Cut the samples into shards of equal size but for the last.
 
     By default about 64 shards of at least 128 samples (below that the cost of opening sessions dominates), but at
-    least 8 where the samples allow: corpus metrics take their interval from the spread between shards.
+    least 8 where the samples allow: corpus metrics take their interval from the spread between shards. A worker holds
+    one shard's inputs in memory, so that no shard is larger than 256 MiB, whatever was asked for.
     """
     if size is None:
         size = max(SMALLEST_SHARD, -(-samples // TARGET_SHARDS))
         size = min(size, max(1, -(-samples // MIN_SHARDS)))
+    if bytes_of_sample:
+        size = min(size, max(1, LARGEST_SHARD_BYTES // bytes_of_sample))
     return tuple(Shard(start=start, stop=min(start + size, samples)) for start in range(0, samples, size))

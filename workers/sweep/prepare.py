@@ -5,16 +5,19 @@ import platform
 import socket
 from typing import Any
 
+import numpy as np
+
 from service import __version__
 from service.domain.errors import InvalidInput, SweepFailure
 from service.domain.settings import BackendName
 from workers.backends.registry import backend
 from workers.data.binding import BoundEvaluationSet
+from workers.engine.batch_size import batch_size
 from workers.metrics.task_metric import resolve_metric
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
-from workers.sweep.plan import BATCH_SIZE, Plan, cut_shards
+from workers.sweep.plan import Plan, cut_shards
 
 
 def run(job: Job) -> Prepared:
@@ -39,13 +42,18 @@ def run(job: Job) -> Prepared:
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
-        shards=cut_shards(samples, settings.shard_size),
-        batch_size=model.facts.batch_size or BATCH_SIZE,
+        shards=cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset)),
+        batch_size=model.facts.batch_size or batch_size(job.device, model.facts.live_bytes),
         batch_size_is_fixed=model.facts.batch_size is not None,
         calibration_samples=min(settings.calibration.samples, calibration.samples),
         has_labels=dataset.targets is not None,
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))
+
+
+def _bytes_of_sample(dataset: BoundEvaluationSet) -> int:
+    first = next(iter(dataset.batches(np.arange(1), 1)))
+    return sum(each.nbytes for each in first.inputs.values())
 
 
 def _samples(dataset: BoundEvaluationSet, wanted: int | None) -> int:

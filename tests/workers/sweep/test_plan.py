@@ -83,3 +83,12 @@ def test_excluded_and_failed_layers_are_not_active() -> None:
 
 def test_a_plan_survives_json() -> None:
     assert Plan.model_validate(plan().model_dump(mode="json")) == plan()
+
+
+@pytest.mark.parametrize("samples", [1_000, 50_000, 1_000_000])
+@pytest.mark.parametrize("asked", [None, 10_000])
+def test_a_shard_fits_into_memory_whatever_the_number_of_samples(samples: int, asked: int | None) -> None:
+    image = 3 * 224 * 224 * 4
+    shards = cut_shards(samples, asked, bytes_of_sample=image)
+    assert max(each.stop - each.start for each in shards) * image <= 256 * 2**20
+    assert shards[-1].stop == samples
