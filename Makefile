@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
-.PHONY: demo test lint types serve clean
+.PHONY: demo test lint types serve bench clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
@@ -22,6 +22,9 @@ types: .venv/ready
 
 serve: .venv/ready  ## the API, one worker and the broker, until Ctrl-C
 	$(BIN)/quantsieve serve
+
+bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one run
+	$(BIN)/python -m benchmarks.engine
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out

@@ -2,8 +2,9 @@
 
     python -m benchmarks.engine [--samples 256]
 
-CPU time of one thread; every ratio is made of times taken within the same minute. "suffixes" is what the sweep must cost at least if nothing but what
-lies before each layer is shared: the measured share of time that the nodes from each layer on take, summed over the layers.
+CPU time of one thread; every ratio is made of times taken within the same minute. "suffixes" is the share of an fp32
+evaluation that comes at or after a layer, measured node by node, on average: what a layer costs where all that lies
+before it is shared and nothing else.
 """
 
 import argparse
