@@ -1,0 +1,37 @@
+"""The time left: an estimate that may be too long, but never says that nothing is left while something is."""
+
+import pytest
+
+from service.domain.states import Phase, SweepState, UnitKind
+from service.store.progress import LEAST_SECONDS, Round, compute
+
+MEASURED = Round(UnitKind.MEASURE, 0, 4, 4, 100.0, 100.0, 100.0)
+
+
+def verify(round_: int, done: float, cost: float = 10.0) -> Round:
+    return Round(UnitKind.VERIFY, round_, 2, int(2 * done / cost), cost, done, 120.0)
+
+
+def eta(phase: Phase, clock: float, *rounds: Round) -> float | None:
+    return compute([MEASURED, *rounds], SweepState.RUNNING, phase, clock).eta_seconds
+
+
+def test_the_first_selection_expects_a_verification() -> None:
+    assert eta(Phase.SELECT, 120.0) == 3.0  # 100 in 20 s, and 15 expected
+
+
+def test_a_round_is_followed_by_another_for_all_we_know() -> None:
+    assert eta(Phase.VERIFY, 121.0, verify(1, 5.0)) == 3.0  # 105 in 21 s; 5 of the round, and another 10
+    assert eta(Phase.SELECT, 122.0, verify(1, 10.0)) == 2.0
+    assert eta(Phase.VERIFY, 124.0, verify(1, 10.0), verify(2, 10.0, cost=50.0)) == 18.0  # 120 in 24 s; 40 + 50
+
+
+@pytest.mark.parametrize("phase", [Phase.MEASURE, Phase.SELECT, Phase.VERIFY, Phase.REPORT])
+def test_a_sweep_that_runs_is_never_said_to_take_no_time(phase: Phase) -> None:
+    # the whole table in a hundredth of a second
+    found = eta(phase, 100.01, verify(1, 10.0) if phase is Phase.VERIFY else verify(0, 0.0, cost=0.001))
+    assert found == LEAST_SECONDS
+
+
+def test_the_report_is_nearly_the_end() -> None:
+    assert eta(Phase.REPORT, 130.0, verify(1, 10.0)) == LEAST_SECONDS
