@@ -126,7 +126,7 @@ def test_an_image_that_cannot_be_decoded_ends_the_sweep_when_it_is_met(installat
     )
     installation.run_until()
     row = installation.row(sweep_id)
-    assert (row.state, row.phase, row.problem_code) == (SweepState.FAILED, "measure", "rejected-file")
+    assert (row.state, row.phase, row.problem_code) == (SweepState.FAILED, "measure", "image-damaged")
     assert row.problem is not None
     assert "a/5.png" in row.problem
 
