@@ -11,6 +11,7 @@ import numpy as np
 from service.domain.errors import InvalidInput, RejectedFile, Unavailable
 from service.domain.layers import SkippedOperation, Variant
 from service.domain.settings import BackendName, WeightGranularity
+from workers.backends.onnx_tree import all_finite, first_line, run
 from workers.backends.protocol import (
     Array,
     Capability,
@@ -57,7 +58,7 @@ class OnnxRuntimeBackend:
             import onnx
             import onnxruntime
         except (ImportError, OSError) as error:
-            return Capability(self.name, False, (), {}, f"onnxruntime cannot be loaded: {_first_line(error)}")
+            return Capability(self.name, False, (), {}, f"onnxruntime cannot be loaded: {first_line(error)}")
 
         devices = ["cpu"]
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -85,7 +86,7 @@ class OnnxRuntimeBackend:
 
 
 class OnnxModel:
-    """An opened ONNX file: the naive loop, one session for each variant."""
+    """An opened ONNX file."""
 
     def __init__(
         self,
@@ -95,6 +96,9 @@ class OnnxModel:
         settings: OpenSettings,
     ) -> None:
         import onnxruntime
+
+        from workers.backends.onnx_tree import OnnxTree
+        from workers.models.onnx_cuts import Cuts
 
         self.facts = ModelFacts(
             inputs=program.inputs,
@@ -116,7 +120,12 @@ class OnnxModel:
         # shared by all sessions and kept alive for as long as they are
         self._values = {name: self._value(array) for name, array in program.weights.items()}
         self._int8_weights: dict[str, Any] = {}
-        self._errors = _errors_of(onnxruntime)
+        self.errors = _errors_of(onnxruntime)
+        self._tree = OnnxTree(
+            Cuts(program.skeleton),
+            [(each.layer.id, each.node, float(each.layer.macs or 0)) for each in found],
+            segments=settings.segments,
+        )
 
     def _value(self, array: Array) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
@@ -125,8 +134,8 @@ class OnnxModel:
         """Make the fp32 session once; raises RejectedFile where the runtime cannot."""
         try:
             self._session(self._program.skeleton, {})
-        except self._errors as error:
-            raise RejectedFile(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+        except self.errors as error:
+            raise RejectedFile(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
 
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
         """Run fp32 and show every activation edge; a tensor that several layers read is fetched once."""
@@ -141,13 +150,11 @@ class OnnxModel:
         fetched = [name for name in edges if name not in inputs]
         session = self._session(with_outputs(self._program.skeleton, fetched), {})
         for batch in batches:
-            feeds = self._feeds(batch)
+            feeds = self.feeds(batch)
             try:
                 tensors = dict(zip(fetched, session.run(fetched, feeds), strict=True)) if fetched else {}
-            except self._errors as error:
-                raise InvalidInput(
-                    f"the model does not run on the calibration samples: {_first_line(error)}"
-                ) from error
+            except self.errors as error:
+                raise InvalidInput(f"the model does not run on the calibration samples: {first_line(error)}") from error
             for name, readers in edges.items():
                 tensor = self._cut(tensors.get(name, feeds.get(name)), length_of(batch))
                 for edge in readers:
@@ -158,43 +165,47 @@ class OnnxModel:
         self._amax.update(amax)
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
-        """Variant by variant, batch by batch."""
+        """All variants, each from where it first differs from a trunk that is run once."""
+        usable = []
         for variant in variants:
-            session, failure = self._try_session(variant)
-            for index, batch in enumerate(batches):
-                if failure is not None:
-                    yield Evaluated(variant, index, None, failure)
-                else:
-                    yield self._run(session, variant, index, batch)
+            broken = self._broken_weight(variant)
+            if broken is None:
+                usable.append(variant)
+            else:
+                yield from (Evaluated(variant, index, None, broken) for index in range(len(batches)))
+        yield from self._tree.evaluate(self, batches, usable)
 
-    def _try_session(self, variant: Variant) -> tuple[Any, str | None]:
-        broken = self._broken_weight(variant)
-        if broken is not None:
-            return None, broken
-        try:
-            return self._variant_session(variant), None
-        except self._errors as error:
-            return None, f"its session cannot be made: {_first_line(error)}"
+    def piece_session(self, piece: "onnx.ModelProto", int8: frozenset[str]) -> Any:
+        """A session over a piece of the graph with these of its layers in int8."""
+        from workers.models.onnx_qdq import insert_qdq
 
-    def _run(self, session: Any, variant: Variant, index: int, batch: Tensors) -> Evaluated:
+        layers = [found for layer_id, found in self._found.items() if layer_id in int8]
+        made = insert_qdq(piece, layers, self._amax)
+        return self._session(made.model, {name: self._int8_weight(layer) for name, layer in made.weights.items()})
+
+    def run_variant(
+        self, session: Any, variant: Variant, index: int, batch: Tensors, feeds: dict[str, Any]
+    ) -> Evaluated:
+        """One variant's outputs for one batch."""
         try:
-            outputs = self._outputs(session, batch)
-            if variant.int8 and not _all_finite(outputs):
+            outputs = self._outputs(session, feeds, length_of(batch))
+            if variant.int8 and not all_finite(outputs):
                 # rare: the reference session is made only here
-                reference = self._outputs(self._session(self._program.skeleton, {}), batch)
+                reference = self._outputs(
+                    self._session(self._program.skeleton, {}), self.feeds(batch), length_of(batch)
+                )
                 worse = [name for name in outputs if _newly_broken(outputs[name], reference[name])]
                 if worse:
                     reason = f"output {worse[0]!r} holds NaN or infinite values where that of fp32 is finite"
                     return Evaluated(variant, index, None, reason)
-        except self._errors as error:
-            return Evaluated(variant, index, None, _first_line(error))
+        except self.errors as error:
+            return Evaluated(variant, index, None, first_line(error))
         return Evaluated(variant, index, outputs)
 
-    def _outputs(self, session: Any, batch: Tensors) -> dict[str, Array]:
-        names = [each.name for each in self.facts.outputs]
-        tensors = session.run(names, self._feeds(batch))
-        length = length_of(batch)
-        return {name: self._cut(tensor, length) for name, tensor in zip(names, tensors, strict=True)}
+    def _outputs(self, session: Any, feeds: Mapping[str, Any], length: int) -> dict[str, Array]:
+        made = [each.name for each in session.get_outputs()]
+        tensors = {**feeds, **dict(zip(made, run(session, feeds, made), strict=True))}
+        return {each.name: self._cut(tensors[each.name], length) for each in self.facts.outputs}
 
     def _cut(self, tensor: Any, length: int) -> Array:
         """Without the samples that only fill a fixed batch, where the first axis is the sample."""
@@ -207,13 +218,6 @@ class OnnxModel:
             if weight is not None and not np.isfinite(weight[1]).all():
                 return "its weight holds NaN or infinite values"
         return None
-
-    def _variant_session(self, variant: Variant) -> Any:
-        from workers.models.onnx_qdq import insert_qdq
-
-        layers = [found for layer_id, found in self._found.items() if layer_id in variant.int8]
-        made = insert_qdq(self._program.skeleton, layers, self._amax)
-        return self._session(made.model, {name: self._int8_weight(layer) for name, layer in made.weights.items()})
 
     def _int8_weight(self, layer_id: str) -> Any:
         from workers.models.onnx_qdq import quantized_weight
@@ -243,7 +247,8 @@ class OnnxModel:
             raise Unavailable(f"ONNX Runtime cannot use {wanted} on this machine")
         return session
 
-    def _feeds(self, batch: Tensors) -> dict[str, Array]:
+    def feeds(self, batch: Tensors) -> dict[str, Any]:
+        """A batch as the whole graph takes it."""
         return {each.name: filled(batch[each.name], self.facts.batch_size) for each in self.facts.inputs}
 
 
@@ -261,17 +266,8 @@ def _errors_of(runtime: Any) -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError, MemoryError)
 
 
-def _all_finite(outputs: Tensors) -> bool:
-    return all(bool(np.isfinite(each).all()) for each in outputs.values() if each.dtype.kind == "f")
-
-
 def _newly_broken(output: Array, reference: Array) -> bool:
     if output.dtype.kind != "f":
         return False
     broken = ~np.isfinite(output)
     return bool(broken.any() if output.shape != reference.shape else (broken & np.isfinite(reference)).any())
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

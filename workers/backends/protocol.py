@@ -18,11 +18,16 @@ Tensors = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class OpenSettings:
-    """How a model is opened. ``device``: ``cpu`` or ``cuda:<index>``."""
+    """How a model is opened. ``device``: ``cpu`` or ``cuda:<index>``.
+
+    ``segments``: into how many an ONNX graph may be cut to share work, None: as many as there are layers; 1: every
+    variant runs the whole graph, as it is deployed.
+    """
 
     fuse_bn: bool = True
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
     device: str = "cpu"
+    segments: int | None = None
 
 
 @dataclass(frozen=True)

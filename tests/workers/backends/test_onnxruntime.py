@@ -166,7 +166,8 @@ def test_a_variant_that_breaks_comes_back_with_the_reason_and_the_others_go_on(t
     # in fp32 z is [0.5, 0]; clipped inputs make it negative, and its root NaN
     x = np.array([[2.0, -0.5]], np.float32)
     variants = [Variant(name=name, int8=frozenset({name})) for name in ("fc", "p")]
-    broken, good = model.evaluate([{"x": x}], variants)
+    by_name = {each.variant.name: each for each in model.evaluate([{"x": x}], variants)}
+    broken, good = by_name["fc"], by_name["p"]
     assert broken.outputs is None
     assert "NaN" in str(broken.failure)
     assert good.failure is None
