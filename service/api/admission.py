@@ -36,6 +36,9 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     _check_text(settings)
     subjects = _subjects(session, settings)
     backend = _backend(settings, subjects.model)
+    if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
+        message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
+        raise InvalidInput(message, field="segments")
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
     warnings = _check_workers(backend, live)

@@ -122,3 +122,8 @@ class SweepSettings(Frozen):
     shard_size: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         default=None, description="Samples in one shard; planned where null."
     )
+    segments: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="onnxruntime: at most so many segments of the graph share work; 1 runs the whole graph every time, "
+        "as it is deployed; planned where null.",
+    )

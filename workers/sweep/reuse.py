@@ -29,6 +29,7 @@ def content_key(job: Job, metric: TaskMetric) -> str:
             "samples": hashlib.sha256(indices.tobytes()).hexdigest(),
             "batch_size": plan.batch_size,
             "fuse_bn": settings.fuse_bn,
+            "segments": settings.segments,
             "weights": settings.weights,
             "output": metric.output,
             # its states are recorded only where it is asked for

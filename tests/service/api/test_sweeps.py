@@ -42,6 +42,14 @@ def test_the_backend_follows_the_format(service):
     assert_problem(service.sweep(backend="torch"), 422, "backend-format-mismatch", "onnxruntime or tensorrt can")
 
 
+def test_segments_are_for_the_backend_that_cuts_the_graph(service):
+    model = service.http.post("/v1/models?name=net", content=pt2_bytes()).json()["id"]
+    refused = service.sweep(model=model, segments=2)
+    document = assert_problem(refused, 422, "invalid-input", "segments: 2 is for backend onnxruntime")
+    assert document["errors"][0]["field"] == "segments"
+    assert service.sweep(segments=2).json()["settings"]["segments"] == 2
+
+
 def test_a_sweep_on_what_is_still_checked_waits_without_a_hint(service):
     model, dataset = service.model(), service.dataset(ready=False)
     checks = list(service.hints.published)
