@@ -1,8 +1,13 @@
 """Activation ranges from what flows by in fp32: the maximum, or a percentile of |x|.
 
 ``percentile`` follows pytorch-quantization 2.1 (HistogramCalibrator, ``compute_amax("percentile")``): 2,048 bins over
-the first tensor's range, extended by bins of the same width as larger values come. Counts are int64 here, and where
-a later tensor would need more than 2^20 bins the bins are merged in pairs instead.
+the first tensor's range, extended by bins of the same width as larger values come; the range is the lower edge of the
+bin that holds the percentile. Where it differs from there:
+
+- Bins that were added have the width of the first ones. There the counts are taken over a range that is stretched to
+  the last edge, by up to a bin, so that a grown histogram mixes two widths.
+- Where a later tensor would need more than 2^20 bins the bins are merged in pairs; counts are int64.
+- A percentile in the lowest bin gives the width of that bin and not zero, which would wipe out a sparse tensor.
 """
 
 from dataclasses import dataclass
@@ -93,9 +98,10 @@ class PercentileObserver:
             self._counts = np.zeros(BINS, dtype=np.int64)
             self._counts[0] = self._zeros
         self._make_room(largest)
-        top = self._width * len(self._counts)
-        counts, _ = np.histogram(values, bins=len(self._counts), range=(0.0, top))
-        self._counts += counts
+        bins = len(self._counts)
+        # the largest value of all may lie on the last edge: it belongs to the last bin
+        index = np.minimum(values.astype(np.float64) / self._width, bins - 1).astype(np.int64)
+        self._counts += np.bincount(index, minlength=bins)
 
     def _make_room(self, largest: float) -> None:
         while largest > self._width * MOST_BINS:
@@ -114,7 +120,7 @@ class PercentileObserver:
             return 0.0
         cumulative = np.cumsum(self._counts) / self._counts.sum()
         index = int(np.searchsorted(cumulative, self._percentile / 100))
-        return float(self._width * min(index, len(self._counts)))
+        return float(self._width * max(index, 1))
 
 
 def _unusable(*, seen: bool) -> Unusable:

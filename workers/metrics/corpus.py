@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.domain.errors import InvalidInput
+from service.domain.errors import InvalidInput, SweepFailure
 
 Array = npt.NDArray[np.generic]
 
 # where torchmetrics keeps what is not at its top level
 SUBPACKAGES = ("classification", "regression", "segmentation", "image", "retrieval", "clustering")
+NOT_APPLICABLE = "metric-not-applicable"
+# what torchmetrics raises, here and there, over arguments and arrays that it does not take
+REFUSALS = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -50,39 +53,54 @@ class CorpusState:
 
         try:
             self._metric.update(torch.from_numpy(np.array(predictions)), torch.from_numpy(np.array(targets)))
-        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        except REFUSALS as error:
             name = type(self._metric).__name__
             shapes = f"predictions {predictions.shape} {predictions.dtype}, targets {targets.shape} {targets.dtype}"
             raise InvalidInput(f"metric.name: {name} does not take {shapes}: {error}", field="metric.name") from error
 
     def arrays(self) -> dict[str, Array]:
         """The state as arrays; states that grow with the samples are joined along axis 0."""
-        import torch
-
         found = {}
         for name, value in self._metric.metric_state.items():
-            tensor = (
-                torch.cat([each.reshape(-1) if each.ndim == 0 else each for each in value])
-                if isinstance(value, list)
-                else value
-            )
+            tensor = _joined(value) if isinstance(value, list) else value
             found[name] = tensor.detach().cpu().numpy()
         return found
 
     def merged(self, shards: Sequence[Mapping[str, Array]]) -> float:
-        """The metric of several states, merged by each state's own reduction; NaN where it has no single number."""
+        """The metric of several states, merged by each state's own reduction; NaN where it is not defined on them.
+
+        Raises SweepFailure where the metric gives more than one number or cannot be computed.
+        """
         import torch
 
         for name, default in self._metric._defaults.items():
             parts = [torch.from_numpy(np.array(each[name])) for each in shards]
             if isinstance(default, list):
                 setattr(self._metric, name, [torch.cat(parts)])
-            else:
-                reduce = self._metric._reductions[name]
-                setattr(self._metric, name, reduce(torch.stack(parts)) if reduce is not None else parts[-1])
-        self._metric._update_count = 1
-        value = self._metric.compute()
-        return float(value) if isinstance(value, torch.Tensor) and value.numel() == 1 else float("nan")
+                continue
+            stacked = torch.stack(parts)  # (shards, ...)
+            reduce = self._metric._reductions[name]
+            # without a reduction the metric itself merges the stacked states (correlations do)
+            setattr(self._metric, name, stacked if reduce is None else reduce(stacked))
+        self._metric._update_count = len(shards)
+        kind = type(self._metric).__name__
+        try:
+            value = self._metric.compute()
+        except REFUSALS as error:
+            raise SweepFailure(f"metric.name: {kind} cannot be computed: {error}", code=NOT_APPLICABLE) from error
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            given = f"{value.numel()} numbers" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise SweepFailure(
+                f"metric.args: {kind} gives {given}; to rank layers it has to give one (an average, for example)",
+                code=NOT_APPLICABLE,
+            )
+        return float(value)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    import torch
+
+    return torch.cat([each.reshape(-1) if each.ndim == 0 else each for each in parts]) if parts else torch.zeros(0)
 
 
 def open_corpus_metric(name: str, args: Mapping[str, Any], *, own: Sequence[str]) -> CorpusMetric:
@@ -100,7 +118,7 @@ def open_corpus_metric(name: str, args: Mapping[str, Any], *, own: Sequence[str]
         )
     try:
         made = kind(**args)
-    except (TypeError, ValueError, ImportError, ModuleNotFoundError) as error:
+    except REFUSALS as error:
         raise InvalidInput(f"metric.args: {name} cannot be made: {error}", field="metric.args") from error
     if made.higher_is_better is None:
         raise InvalidInput(

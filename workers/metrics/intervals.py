@@ -3,6 +3,9 @@
 Paired 0/1 outcomes: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
 paired-sample design, Statistics in Medicine 17 (1998) 891-908; p-value: the exact McNemar test (binomial on the
 discordant pairs). Proportions: E. B. Wilson, JASA 22 (1927) 209-212. Means: Student's t. Ratios: the delta method.
+
+Only a drop has a p-value: that a squared error or a top-1 is not zero is no finding. Where a number is not finite
+there is no interval, and ``method`` says why.
 """
 
 import math
@@ -25,20 +28,22 @@ def undefined(reason: str, samples: int) -> Interval:
 
 
 def mean(values: Floats) -> Interval:
-    """Of a mean, by Student's t. The p-value is of a true mean of zero."""
+    """Of a mean, by Student's t."""
     n = len(values)
     if n == 0:
         return undefined("no samples", 0)
     center = float(values.mean())
+    if not math.isfinite(center):
+        return undefined("not finite on this data", n)
     if n == 1:
         return Interval(value=center, low=None, high=None, method="one sample has no interval", samples=1)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    if error == 0.0:
-        p_value = 1.0 if center == 0.0 else 0.0
-        return Interval(value=center, low=center, high=center, method="t", samples=n, p_value=p_value)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * error
-    p_value = float(2 * stats.t.sf(abs(center / error), n - 1))
-    return Interval(value=center, low=center - half, high=center + half, method="t", samples=n, p_value=p_value)
+    return _t(center, float(values.std(ddof=1)) / math.sqrt(n), n - 1, method="t", samples=n)
+
+
+def mean_drop(drops: Floats) -> Interval:
+    """Of a mean of paired differences, by Student's t, with the p-value of a true mean of zero."""
+    found = mean(drops)
+    return _with_t_test(found, len(drops) - 1)
 
 
 def proportion(values: Floats) -> Interval:
@@ -90,21 +95,34 @@ def _tango(b: int, c: int, n: int) -> tuple[float, float]:
 
 
 def sqnr_db(signal: Floats, noise: Floats) -> Interval:
-    """Of 10·log10(Σ signal / Σ noise) in dB, by the delta method on the logarithm of the ratio of means, with t."""
-    n = len(noise)
+    """Of 10·log10(Σ signal / Σ noise) in dB; both are powers per sample."""
+    if len(noise) and not noise.any():
+        return undefined("no noise at all: the outputs are identical", len(noise))
+    if len(signal) and not signal.any():
+        return undefined("the fp32 output is zero throughout", len(noise))
+    return _decibels(signal, noise)
+
+
+def sqnr_drop_db(noise: Floats, reference_noise: Floats) -> Interval:
+    """Of 10·log10(Σ noise / Σ reference noise) in dB: by how much a variant's SQNR is below the reference's."""
+    if len(noise) and not (noise.any() and reference_noise.any()):
+        return undefined("no noise at all: the outputs of one of the two are identical to fp32's", len(noise))
+    return _decibels(noise, reference_noise)
+
+
+def _decibels(above: Floats, below: Floats) -> Interval:
+    """10·log10 of a ratio of means, by the delta method on its logarithm, with t."""
+    n = len(above)
     if n == 0:
         return undefined("no samples", 0)
-    s, e = float(signal.mean()), float(noise.mean())
-    if e == 0.0:
-        return undefined("no noise at all: the outputs are identical", n)
-    if s == 0.0:
-        return undefined("the fp32 output is zero throughout", n)
-    value = 10 * math.log10(s / e)
+    numerator, denominator = float(above.mean()), float(below.mean())
+    if not math.isfinite(numerator) or not math.isfinite(denominator):
+        return undefined("not finite on this data", n)
+    value = 10 * (math.log10(numerator) - math.log10(denominator))
     if n == 1:
         return Interval(value=value, low=None, high=None, method="one sample has no interval", samples=1)
-    influence = (signal / s - noise / e) * (10 / math.log(10))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * float(influence.std(ddof=1)) / math.sqrt(n)
-    return Interval(value=value, low=value - half, high=value + half, method="delta method", samples=n)
+    influence = (above / numerator - below / denominator) * (10 / math.log(10))
+    return _t(value, float(influence.std(ddof=1)) / math.sqrt(n), n - 1, method="delta method", samples=n)
 
 
 def jackknife(full: float, without: Floats, samples: int) -> Interval:
@@ -115,9 +133,25 @@ def jackknife(full: float, without: Floats, samples: int) -> Interval:
     if g < 2:
         return Interval(value=full, low=None, high=None, method="one shard has no interval", samples=samples)
     variance = (g - 1) / g * float(np.square(without - without.mean()).sum())
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, g - 1)) * math.sqrt(variance)
-    p_value = None
-    if variance > 0:
-        p_value = float(2 * stats.t.sf(abs(full) / math.sqrt(variance), g - 1))
-    method = f"jackknife over {g} shards"
-    return Interval(value=full, low=full - half, high=full + half, method=method, samples=samples, p_value=p_value)
+    return _t(full, math.sqrt(variance), g - 1, method=f"jackknife over {g} shards", samples=samples)
+
+
+def jackknife_drop(full: float, without: Floats, samples: int) -> Interval:
+    """The same of a drop, with the p-value of a true drop of zero."""
+    return _with_t_test(jackknife(full, without, samples), len(without) - 1)
+
+
+def _t(center: float, error: float, freedom: int, *, method: str, samples: int) -> Interval:
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * error
+    return Interval(value=center, low=center - half, high=center + half, method=method, samples=samples)
+
+
+def _with_t_test(found: Interval, freedom: int) -> Interval:
+    if found.value is None or found.high is None:
+        return found
+    error = (found.high - found.value) / float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+    if error > 0:
+        p_value = float(2 * stats.t.sf(abs(found.value) / error, freedom))
+    else:
+        p_value = 1.0 if found.value == 0 else 0.0
+    return found.model_copy(update={"p_value": p_value})

@@ -5,7 +5,9 @@ cosine of the angle between the outputs. Where the output holds class scores, ax
 are positions over which a sample's value is the mean:
 ``kl`` is KL(fp32 ‖ variant) of the softmax (of the rows themselves where fp32's output is a distribution already),
 ``agreement`` 1.0 where the arg-max is fp32's. With labels: ``correct``, ``correct5`` (more than 5 classes),
-``cross_entropy``. A NaN or infinity in a variant's output makes it failed before it comes here.
+``cross_entropy``. Of equal scores the lower class wins, as in NumPy's arg-max. A position whose label is none of the
+classes is never right and adds nothing to the cross entropy. A NaN or infinity in an output never comes here: the
+recorder refuses it.
 """
 
 from dataclasses import dataclass
@@ -64,7 +66,9 @@ def against_reference(reference: Scored, variant: Scored) -> dict[str, Floats]:
         p, q = reference.log_probabilities, variant.log_probabilities  # (N, C, ...)
         kl = (np.exp(p) * (p - q)).sum(axis=1)
         found["kl"] = np.maximum(_over_positions(kl), 0.0)  # rounding alone makes it negative
-        found["agreement"] = _over_positions((p.argmax(axis=1) == q.argmax(axis=1)).astype(np.float64))
+        # of the scores themselves: their softmax rounds small differences away
+        same = reference.values.argmax(axis=1) == variant.values.argmax(axis=1)
+        found["agreement"] = _over_positions(same.astype(np.float64))
     return found
 
 
@@ -80,7 +84,9 @@ def against_labels(variant: Scored, labels: Array) -> dict[str, Floats]:
     own = np.take_along_axis(q, index, axis=1)[:, 0]
     # rank of the label's score; on a tie the lower class wins, as arg-max has it
     lower = np.arange(classes).reshape(1, -1, *[1] * (q.ndim - 2)) < index
-    rank = ((q > own[:, None]) | ((q == own[:, None]) & lower)).sum(axis=1)
+    scores = variant.values
+    score = np.take_along_axis(scores, index, axis=1)  # (N, 1, ...)
+    rank = ((scores > score) | ((scores == score) & lower)).sum(axis=1)
     found = {
         "correct": _over_positions(((rank < 1) & known).astype(np.float64)),
         "cross_entropy": _over_positions(np.where(known, -own, 0.0)),
@@ -101,7 +107,7 @@ def _cosine(ref: Floats, out: Floats) -> Floats:
     cosine: Floats = np.where(
         norms > 0, (ref * out).sum(axis=1) / np.where(norms > 0, norms, 1.0), same.astype(np.float64)
     )
-    return cosine
+    return np.clip(cosine, -1.0, 1.0)  # rounding alone leaves the range
 
 
 def _over_positions(values: Floats) -> Floats:

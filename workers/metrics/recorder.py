@@ -19,9 +19,17 @@ from workers.metrics.task_metric import TaskMetric
 
 
 class Recorder:
-    """Pairs every variant with ``reference``: fp32's scored output, batch by batch, each (n, ...)."""
+    """Pairs every variant with ``reference``: fp32's scored output, batch by batch, each (n, ...).
+
+    Raises SweepFailure where fp32's own output is not finite, or where the metric cannot be had from it.
+    """
 
     def __init__(self, metric: TaskMetric, reference: Sequence[Array], targets: Sequence[Array | None] | None) -> None:
+        if not all(np.isfinite(each).all() for each in reference):
+            raise SweepFailure(
+                f"the fp32 output {metric.output!r} holds NaN or infinite values: int8 has nothing to compare with",
+                code="fp32-not-finite",
+            )
         self._metric = metric
         # one batch might look like probabilities by chance; the shard as a whole hardly does
         self._distribution = all(is_distribution(each) for each in reference)

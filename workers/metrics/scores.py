@@ -69,31 +69,39 @@ class Scoreboard:
         return row
 
     def _value(self, variant: str) -> Interval:
+        if variant in self.failures:
+            return self._unmeasured(variant)
         if self._metric.name == "sqnr":
             return intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse"))
         if self._metric.measure is not None:
             return _mean(self._metric.measure, self._of(variant, self._metric.measure))
-        return self._corpus(lambda shards: self._compute(variant, shards))
+        full, without = self._leaving_out(lambda shards: self._compute(variant, shards))
+        return intervals.jackknife(full, without, self._all.samples)
 
     def _drop(self, variant: str, reference: str) -> Interval:
+        for each in (variant, reference):
+            if each in self.failures:
+                return self._unmeasured(each)
         sign = 1.0 if self._metric.higher_is_better else -1.0
         if self._metric.name == "sqnr":
             return self._sqnr_drop(variant, reference)
         if self._metric.measure is not None:
             mine, theirs = (self._of(each, self._metric.measure) for each in (variant, reference))
-            if _is_binary(self._metric.measure, mine, theirs):
-                return intervals.proportion_difference(theirs, mine)
-            return intervals.mean(sign * (theirs - mine))
-        return self._corpus(lambda shards: sign * (self._compute(reference, shards) - self._compute(variant, shards)))
+            return _mean_drop(self._metric.measure, sign * theirs, sign * mine)
+        full, without = self._leaving_out(
+            lambda shards: sign * (self._compute(reference, shards) - self._compute(variant, shards))
+        )
+        return intervals.jackknife_drop(full, without, self._all.samples)
 
     def _sqnr_drop(self, variant: str, reference: str) -> Interval:
         """In dB: −SQNR against fp32 (which has no noise), else how much more noise than the reference."""
-        mine = intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse"))
         if reference == FP32:
-            return _negated(mine)
-        return intervals.sqnr_db(self._of(variant, "mse"), self._of(reference, "mse"))
+            return _negated(intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse")))
+        return intervals.sqnr_drop_db(self._of(variant, "mse"), self._of(reference, "mse"))
 
     def _measures(self, variant: str) -> dict[str, Interval]:
+        if variant in self.failures:
+            return {}
         found = {}
         for measure, name in TABLE_NAMES.items():
             if measure in self._all.measures:
@@ -101,24 +109,36 @@ class Scoreboard:
         found["sqnr_db"] = intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse"))
         return found
 
+    def _unmeasured(self, variant: str) -> Interval:
+        return intervals.undefined(f"{variant} was not measured: {self.failures[variant]}", self._all.samples)
+
     def _compute(self, variant: str, shards: Sequence[ShardResult]) -> float:
         assert self._metric.corpus is not None
         row = self._row[variant]
         states = [{name: array[row] for name, array in each.states.items()} for each in shards]
         return self._metric.corpus.compute(states)
 
-    def _corpus(self, compute: Callable[[Sequence[ShardResult]], float]) -> Interval:
-        full = compute(self._shards)
+    def _leaving_out(self, compute: Callable[[Sequence[ShardResult]], float]) -> tuple[float, Floats]:
+        """A number over all shards, and over all but one, shape (shards,); of a lone shard, shape (0,)."""
         count = len(self._shards)
         without = [
             compute([each for index, each in enumerate(self._shards) if index != left_out])
             for left_out in range(count if count > 1 else 0)
         ]
-        return intervals.jackknife(full, np.asarray(without), self._all.samples)
+        return compute(self._shards), np.asarray(without)
 
 
 def _mean(measure: str, values: Floats) -> Interval:
     return intervals.proportion(values) if _is_binary(measure, values) else intervals.mean(values)
+
+
+def _mean_drop(measure: str, reference: Floats, variant: Floats) -> Interval:
+    if measure not in BINARY:
+        # a continuous measure against fp32 is zero only where nothing at all changed: no test would say more
+        return intervals.mean(reference - variant)
+    if _is_binary(measure, reference, variant):
+        return intervals.proportion_difference(reference, variant)
+    return intervals.mean_drop(reference - variant)
 
 
 def _is_binary(measure: str, *values: Floats) -> bool:
