@@ -93,4 +93,4 @@ def _types(skeleton: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
 
 def _size(info: onnx.ValueInfoProto) -> int:
     tensor = info.type.tensor_type
-    return 4 * prod(max(1, size.dim_value) for size in tensor.shape.dim[1:])
+    return 4 * prod(max(1, int(size.dim_value)) for size in tensor.shape.dim[1:])
