@@ -5,10 +5,8 @@ Nothing stands in for anything: the models are opened by ONNX Runtime, the messa
 
 import io
 import json
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from service.domain.settings import BackendName, Preprocessing, SweepSettings
 from service.domain.states import SweepState, UnitKind, UnitState
 from service.settings import Settings
 from service.store import resources, sweeps, units
+from service.store.database import Database
 from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.units import Lease
 from workers.context import WorkerContext
@@ -202,7 +201,17 @@ def wait_for(condition: Any, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def waits_for_the_lock(thread: threading.Thread) -> bool:
-    """Whether the thread stands at the BEGIN of a writing transaction."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and "_begin_sqlite" in [each.name for each in traceback.extract_stack(frame)]
+def waiting_for_the_lock(database: Database) -> set[int]:
+    """The threads that stand at the BEGIN of a writing transaction, by identifier; the set follows what happens."""
+    waiting: set[int] = set()
+
+    def before(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            waiting.add(threading.get_ident())
+
+    def after(_connection: Any, _cursor: Any, _statement: str, *_: Any) -> None:
+        waiting.discard(threading.get_ident())
+
+    event.listen(database.engine, "before_cursor_execute", before)
+    event.listen(database.engine, "after_cursor_execute", after)
+    return waiting

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
-from tests.workers.installation import Installation, npz_bytes, wait_for, waits_for_the_lock
+from tests.workers.installation import Installation, npz_bytes, wait_for, waiting_for_the_lock
 from workers.tasks import work
 
 
@@ -152,11 +152,12 @@ def test_workers_that_finish_the_last_shards_at_the_same_time_leave_a_complete_t
     leases = [installation.run_until(UnitKind.MEASURE) for _ in range(2)]
     threads = [threading.Thread(target=installation.run, args=(each,)) for each in leases]
     locker = installation.again()
+    waiting = waiting_for_the_lock(installation.context.database)
     with locker.context.database.write() as session:
         session.connection()  # takes the lock
         for thread in threads:
             thread.start()
-        wait_for(lambda: all(waits_for_the_lock(each) for each in threads))
+        wait_for(lambda: {each.ident for each in threads} <= waiting)
     for thread in threads:
         thread.join()
     locker.context.database.close()

@@ -9,7 +9,7 @@ from service.domain.states import TERMINAL_SWEEP_STATES, IllegalMove, Phase, Swe
 from service.store.endings import end_sweep
 from service.store.tables import ArtifactRow
 from service.store.units import lock_sweep
-from tests.workers.installation import Installation, wait_for, waits_for_the_lock
+from tests.workers.installation import Installation, wait_for, waiting_for_the_lock
 from workers.reconciler import reconcile
 
 KINDS = [each for each in UnitKind if not each.startswith("check_")]
@@ -140,11 +140,12 @@ def cancel_of(sweep_id: str) -> Callable[[object], None]:
 def meanwhile(installation: Installation, work: Callable[[], None], change: Callable[[object], None]) -> None:
     """The change is committed after the work read its rows and before it commits: it waits for our write lock."""
     other = installation.again()
+    waiting = waiting_for_the_lock(installation.context.database)
     thread = threading.Thread(target=work)
     with other.context.database.write() as session:
         session.connection()  # takes the lock
         thread.start()
-        wait_for(lambda: waits_for_the_lock(thread))
+        wait_for(lambda: thread.ident in waiting)
         change(session)
     thread.join()
     other.context.database.close()
