@@ -33,7 +33,7 @@ DIGITS = ROOT / "examples" / "digits"
 PHASES = ("prepare", "calibrate", "measure", "select", "verify", "report")
 # leases so short may run out on a busy machine without anybody's death; that must not add up to the cap
 SHORT = {"lease_seconds": 0.8, "heartbeat_seconds": 0.2, "reconcile_seconds": 0.2, "max_attempts": 20}
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 WORKER = ("-m", "workers.main")
 # the same without the look at what the machine can run, which takes longer than the whole sweep
 QUICK_WORKER = (
