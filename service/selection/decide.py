@@ -63,15 +63,17 @@ def _greedy(
 ) -> tuple[Fallback, ...] | Decision:
     order = [each.layer_id for each in question.ranking]
     # all layers in floating point is the reference itself: within any budget, and of no use to anybody
-    passes = {len(fallback): limit.holds(score.drop) for fallback, score in measured.items()} | {len(order): True}
+    # (one-off tables also hold every layer alone, which is a prefix of the ranking for the first layer only)
+    prefixes = {len(each): score for each, score in measured.items() if each == tuple(order[: len(each)])}
+    passes = {length: limit.holds(score.drop) for length, score in prefixes.items()} | {len(order): True}
     step = search(passes)
     if step.measure:
         return tuple(tuple(order[:length]) for length in step.measure)
     fallback = tuple(order[: step.found])
     if len(fallback) == len(order):
-        why = f"of {len(measured)} lists measured, only all layers in floating point keeps the drop within"
+        why = f"of {len(prefixes)} lists measured, only all layers in floating point keeps the drop within"
     else:
-        why = f"the shortest list along the ranking, of {len(measured)} measured, whose drop is within"
+        why = f"the shortest list along the ranking, of {len(prefixes)} measured, whose drop is within"
     return _decision(question, fallback, measured, f"{why} {limit.max_drop:g}: {_count(fallback)} in floating point")
 
 
@@ -92,7 +94,7 @@ def _decision(
         fallback=fallback,
         fallback_names=tuple(question.names[each] for each in fallback),
         max_drop=limit.max_drop if limit else None,
-        certain=limit.surely_holds(chosen.drop) if limit and chosen else None,
+        certain=None if limit is None else holds and chosen is not None and limit.surely_holds(chosen.drop),
         same_samples=True,
         chosen=next((each for each in verified if each.fallback == fallback), None),
         measured=verified,

@@ -9,6 +9,7 @@ from workers.metrics.corpus import CorpusState
 from workers.metrics.per_sample import (
     Array,
     Floats,
+    Scored,
     against_labels,
     against_reference,
     is_distribution,
@@ -48,24 +49,19 @@ class Recorder:
         if not np.isfinite(output).all():
             self.fail(variant, "its output holds NaN or infinite values")
             return
-        out = scored(output, distribution=self._distribution)
-        rows = against_reference(self._reference[batch], out)
-        targets = None if self._targets is None else self._targets[batch]
-        if targets is not None:
-            rows |= against_labels(out, targets)
+        rows = self._compare(batch, scored(output, distribution=self._distribution))
         if self._metric.measure is not None and self._metric.measure not in rows:
             raise SweepFailure(self._metric.missing(self._metric.measure), code="metric-not-applicable")
         self._rows.setdefault(variant, {})[batch] = rows
+        targets = self._batch_targets(batch)
         if self._metric.corpus is not None and targets is not None:
             state = self._states.setdefault(variant, self._metric.corpus.new_state())
             state.update(output, targets)
 
     def result(self, variants: Sequence[str]) -> ShardResult:
-        """All variants, in the order given."""
+        """All variants, in the order given; the rows of those that failed hold NaN."""
         done = [each for each in variants if each not in self._failures]
-        if not done:
-            raise SweepFailure("no variant could be run; the first: " + next(iter(self._failures.values())))
-        names = sorted(self._rows[done[0]][0])
+        names = sorted(self._rows[done[0]][0] if done else self._compare(0, self._reference[0]))
         samples = sum(len(each.values) for each in self._reference)
         measures = {name: np.full((len(variants), samples), np.nan) for name in names}
         for index, variant in enumerate(variants):
@@ -76,6 +72,14 @@ class Recorder:
                 measures[name][index] = np.concatenate([batches[each][name] for each in sorted(batches)])
         failures = {name: self._failures[name] for name in variants if name in self._failures}
         return ShardResult(tuple(variants), measures, self._corpus_states(variants), failures)
+
+    def _compare(self, batch: int, output: Scored) -> dict[str, Floats]:
+        rows = against_reference(self._reference[batch], output)
+        targets = self._batch_targets(batch)
+        return rows if targets is None else rows | against_labels(output, targets)
+
+    def _batch_targets(self, batch: int) -> Array | None:
+        return None if self._targets is None else self._targets[batch]
 
     def _corpus_states(self, variants: Sequence[str]) -> dict[str, Array]:
         arrays = {variant: state.arrays() for variant, state in self._states.items() if variant not in self._failures}

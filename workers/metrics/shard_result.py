@@ -95,18 +95,25 @@ def assemble(variants: Sequence[str], identities: Sequence[str], sources: Sequen
     """
     where = {identity: (source, row) for source in reversed(sources) for row, identity in enumerate(source.identities)}
     found = [where[each] for each in identities]
-    first = found[0][0]
-
-    def rows(name: str, kind: str) -> Array:
-        return np.stack([getattr(source, kind)[name][row] for source, row in found])
-
     failures = {
         variant: source.failures[source.variants[row]]
         for variant, (source, row) in zip(variants, found, strict=True)
         if source.variants[row] in source.failures
     }
-    measures = {name: rows(name, "measures").astype(np.float64) for name in first.measures}
-    states = {name: rows(name, "states") for name in first.states}
+    # a result in which every variant failed knows neither the states nor their shapes
+    model = next((pair for variant, pair in zip(variants, found, strict=True) if variant not in failures), found[0])
+
+    def rows(name: str, kind: str) -> Array:
+        blank = np.zeros_like(getattr(model[0], kind)[name][model[1]])
+        return np.stack(
+            [
+                blank if kind == "states" and variant in failures else getattr(source, kind)[name][row]
+                for variant, (source, row) in zip(variants, found, strict=True)
+            ]
+        )
+
+    measures = {name: rows(name, "measures").astype(np.float64) for name in model[0].measures}
+    states = {name: rows(name, "states") for name in model[0].states}
     return ShardResult(tuple(variants), measures, states, failures, tuple(identities))
 
 
