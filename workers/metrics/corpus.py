@@ -12,8 +12,10 @@ from service.domain.errors import InvalidInput, SweepFailure
 
 Array = npt.NDArray[np.generic]
 
-# where torchmetrics keeps what is not at its top level
-SUBPACKAGES = ("classification", "regression", "segmentation", "image", "retrieval", "clustering")
+# where torchmetrics keeps its classes; some of those at its top level are deprecated twins
+SUBPACKAGES = ("classification", "regression", "segmentation", "image", "retrieval", "clustering", "text")
+# torchmetrics 1.9 merges its states wrongly as soon as there are more than two of them
+UNMERGEABLE = ("NormalizedRootMeanSquaredError",)
 NOT_APPLICABLE = "metric-not-applicable"
 # what torchmetrics raises, here and there, over arguments and arrays that it does not take
 REFUSALS = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError)
@@ -110,6 +112,12 @@ def open_corpus_metric(name: str, args: Mapping[str, Any], *, own: Sequence[str]
         raise InvalidInput(
             f"metric.name: {name!r} is neither one of {', '.join(own)} nor a class of torchmetrics", field="metric.name"
         )
+    if name in UNMERGEABLE:
+        raise InvalidInput(
+            f"metric.name: torchmetrics cannot merge {name} over parts of the evaluation set; take another, such as "
+            "MeanSquaredError",
+            field="metric.name",
+        )
     known = _parameters(kind)
     unknown = sorted(set(args) - set(known))
     if unknown:
@@ -135,7 +143,7 @@ def _find(name: str) -> type[Any] | None:
 
     import torchmetrics
 
-    for module in (torchmetrics, *(importlib.import_module(f"torchmetrics.{each}") for each in SUBPACKAGES)):
+    for module in (*(importlib.import_module(f"torchmetrics.{each}") for each in SUBPACKAGES), torchmetrics):
         found = getattr(module, name, None)
         if inspect.isclass(found) and issubclass(found, torchmetrics.Metric) and found is not torchmetrics.Metric:
             return found

@@ -91,7 +91,8 @@ def _tango(b: int, c: int, n: int) -> tuple[float, float]:
             return edge
         return float(optimize.brentq(lambda d: max(-1e9, min(1e9, score(d))) - target, inside, outside, xtol=1e-12))
 
-    return bound(-1.0 + 1e-12, Z), bound(1.0 - 1e-12, -Z)
+    # where every sample is discordant the estimate itself lies on the edge
+    return min(bound(-1.0 + 1e-12, Z), estimate), max(bound(1.0 - 1e-12, -Z), estimate)
 
 
 def sqnr_db(signal: Floats, noise: Floats) -> Interval:
