@@ -159,6 +159,13 @@ def test_the_t_interval_holds_the_true_mean(n: int, skew: float) -> None:
     assert np.mean([holds(intervals.mean(each), truth) for each in drawn]) >= LEAST_COVERAGE
 
 
+@pytest.mark.parametrize(("n", "share"), [(50, 0.70), (1000, 0.87)])
+def test_the_t_interval_is_too_narrow_under_heavy_tails_as_the_docs_say(n: int, share: float) -> None:
+    """docs/statistics.md quotes these shares."""
+    drawn = np.random.default_rng(0).lognormal(0.0, 2.0, (DRAWS, n))
+    assert np.mean([holds(intervals.mean(each), math.exp(2.0)) for each in drawn]) == pytest.approx(share, abs=0.01)
+
+
 def test_the_sqnr_is_ten_log10_of_the_ratio_of_means() -> None:
     found = intervals.sqnr_db(np.array([100.0, 300.0]), np.array([1.0, 3.0]))
     assert found.value == pytest.approx(20.0)

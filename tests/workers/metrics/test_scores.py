@@ -150,8 +150,9 @@ def test_only_drops_of_a_task_metric_have_a_p_value(name: str, tested: bool, mod
 
 def test_a_share_over_positions_is_no_zero_or_one_and_goes_by_t() -> None:
     metric = task("top1")
-    labels = RNG.integers(0, 3, (30, 4))
-    outputs = {name: RNG.standard_normal((30, 3, 4)).astype(np.float32) for name in ("fp32", "layer:a")}
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, (30, 4))
+    outputs = {name: rng.standard_normal((30, 3, 4)).astype(np.float32) for name in ("fp32", "layer:a")}
     recorder = Recorder(metric, [outputs["fp32"]], [labels])
     for name, output in outputs.items():
         recorder.add(name, 0, output)

@@ -1,0 +1,62 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.domain.settings import Preprocessing, SelectionSettings, SweepMode, SweepSettings
+
+
+def sweep(**settings: Any) -> SweepSettings:
+    return SweepSettings.model_validate({"model": "m", "dataset": "d", **settings})
+
+
+def test_a_sweep_has_its_defaults_from_one_place() -> None:
+    found = sweep()
+    assert (found.mode, found.weights, found.fuse_bn, found.seed) == (SweepMode.ONE_ON, "per_channel", True, 0)
+    assert (found.calibration.method, found.metric.name, found.selection.algorithm) == ("max", "top1", "greedy")
+    assert found.budget is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backend", "tflite"),
+        ("mode", "two_on"),
+        ("weights", "per_block"),
+        ("budget", {"max_drop": -0.1}),
+        ("budget", {"max_drop": float("nan")}),
+        ("budget", {"max_drop": float("inf")}),
+        ("calibration", {"method": "mse"}),
+        ("calibration", {"percentile": 50}),
+        ("calibration", {"percentile": 100.5}),
+        ("calibration", {"samples": 0}),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("samples", 0),
+        ("shard_size", 0),
+        ("colour", "red"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=field):
+        sweep(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"algorithm": "threshold"}, {"algorithm": "greedy", "threshold": 0.1}, {"threshold": 0.1}],
+    ids=["missing", "with greedy", "with the default"],
+)
+def test_a_threshold_goes_with_its_algorithm_and_only_with_it(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="give threshold with algorithm 'threshold', and only with it"):
+        SelectionSettings(**settings)
+
+
+def test_preprocessing_is_the_identity_until_something_is_asked_of_it() -> None:
+    assert Preprocessing().is_identity
+    assert not Preprocessing(scale=0.5).is_identity
+
+
+def test_settings_come_back_from_json_as_they_were() -> None:
+    found = sweep(budget={"max_drop": 0.1, "relative": True}, include=["layer*"], metric={"name": "kl"})
+    assert SweepSettings.model_validate_json(found.model_dump_json()) == found
