@@ -33,7 +33,6 @@ def make_celery(settings: Settings) -> Celery:
         task_create_missing_queues=True,
         worker_prefetch_multiplier=1,
         worker_pool_start_method="spawn",
-        worker_soft_shutdown_timeout=20,
         worker_hijack_root_logger=False,
         # fail a publish fast: the reconciler publishes again what the broker did not take
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},

@@ -23,8 +23,6 @@ from workers.reconciler import Reconciler
 WORKER_ID = os.environ.setdefault("QUANTSIEVE_WORKER_ID", new_id(Prefix.WORKER))
 
 app = make_celery(Settings())
-# what runs is given back when the worker is asked to stop, so there is nothing to wait for
-app.conf.worker_soft_shutdown_timeout = 0.0
 
 
 @cache

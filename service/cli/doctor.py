@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
 from service.cli.problems import read_settings, stdout
+from service.domain.errors import first_line
 from service.domain.settings import BackendName
 from service.embedded.broker import broker_options
 from service.embedded.lock import running_server
@@ -89,7 +90,7 @@ def _database(settings: Settings) -> Finding:
         shown = database.url.render_as_string(hide_password=True)
         database.close()
     except (SQLAlchemyError, OSError, ImportError) as error:
-        return ("database", False, str(error).splitlines()[0])
+        return ("database", False, first_line(error, most=1000))
     return ("database", True, shown)
 
 

@@ -13,6 +13,12 @@ QuantsieveError
 """
 
 
+def first_line(error: BaseException, *, most: int = 200) -> str:
+    """What somebody else's exception says, short enough for a sentence of ours or a table."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:most]
+
+
 class QuantsieveError(Exception):
     """Base of all. ``code`` is the stable kebab-case name of the problem; ``str(error)``, one sentence for a person."""
 

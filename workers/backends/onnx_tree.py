@@ -8,13 +8,16 @@ what a variant runs: every boundary costs the runtime a change of layout and los
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from service.domain.errors import first_line
 from service.domain.layers import Variant
 from workers.backends.protocol import Evaluated, Tensors
-from workers.models.onnx_cuts import Cuts, spread
+
+if TYPE_CHECKING:
+    from workers.models.onnx_cuts import Cuts
 
 HELD_BYTES = 256 * 2**20
 """Of a trunk's tensors at one cut, for all batches that go through the sessions together."""
@@ -48,7 +51,7 @@ class _Branch:
 class OnnxTree:
     """Plans over one graph. ``layers``: (layer id, its node, its cost) in topological order."""
 
-    def __init__(self, cuts: Cuts, layers: Sequence[tuple[str, str, float]], *, segments: int | None) -> None:
+    def __init__(self, cuts: "Cuts", layers: Sequence[tuple[str, str, float]], *, segments: int | None) -> None:
         self._cuts = cuts
         self._order = [layer for layer, _, _ in layers]
         starts = [cuts.position(node) for _, node, _ in layers]
@@ -98,7 +101,7 @@ class _Trunk:
 
     def __init__(
         self,
-        cuts: Cuts,
+        cuts: "Cuts",
         runner: Runner,
         int8: frozenset[str],
         group: Sequence[int],
@@ -146,17 +149,26 @@ class _Trunk:
             self._held.clear()
 
 
+def spread(cuts: Sequence[int], weights: Sequence[float], most: int) -> list[int]:
+    """At most ``most`` of the cuts (in order), the first of them 0, so that between two lies about the same weight.
+
+    ``weights``: what lies between a cut and the next.
+    """
+    if len(cuts) <= most:
+        return list(cuts)
+    total, passed, chosen = sum(weights) or 1.0, 0.0, [cuts[0]]
+    for cut, weight in zip(cuts[1:], weights, strict=False):
+        passed += weight
+        if len(chosen) < most and passed >= total * len(chosen) / most:
+            chosen.append(cut)
+    return chosen
+
+
 def run(session: Any, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
     """The session's outputs; of the feeds it takes those that it knows."""
     needed = {each.name: feeds[each.name] for each in session.get_inputs()}
     found: list[Any] = session.run(list(outputs), needed)
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a table."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
 
 
 def _groups(batches: Sequence[Tensors], bytes_of_sample: int) -> list[list[int]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from service.domain.errors import InvalidInput, RejectedFile, Unavailable
+from service.domain.errors import InvalidInput, RejectedFile, Unavailable, first_line
 from service.domain.layers import SkippedOperation, Variant
 from service.domain.settings import BackendName, WeightGranularity
-from workers.backends.onnx_tree import all_finite, first_line, run
+from workers.backends.onnx_tree import OnnxTree, all_finite, run
 from workers.backends.protocol import (
     Array,
     Capability,
@@ -97,7 +97,6 @@ class OnnxModel:
     ) -> None:
         import onnxruntime
 
-        from workers.backends.onnx_tree import OnnxTree
         from workers.models.onnx_cuts import Cuts
 
         self.facts = ModelFacts(

@@ -1,6 +1,7 @@
 """The backends that this program knows, by name."""
 
 from collections.abc import Callable
+from functools import cache
 
 from service.domain.errors import SweepFailure
 from service.domain.settings import BackendName
@@ -22,6 +23,7 @@ def backend(name: BackendName) -> Backend:
     return BACKENDS[name]()
 
 
+@cache
 def device_for(name: BackendName, wanted: str) -> str:
     """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
     if wanted != "auto":

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.domain.errors import RejectedFile
+from service.domain.errors import RejectedFile, first_line
 from service.domain.settings import BackendName
 from workers.backends.protocol import Capability, Evaluated, Observe, OpenedModel, OpenSettings, OutOfMemory, Tensors
 from workers.engine.fixed_batch import length_of
@@ -37,7 +37,7 @@ class TorchBackend:
             import pytorch_quantization  # noqa: F401
             import torch
         except (ImportError, OSError) as error:
-            return Capability(self.name, False, (), {}, f"torch cannot be imported: {_first_line(error)}")
+            return Capability(self.name, False, (), {}, f"torch cannot be imported: {first_line(error)}")
 
         devices = ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count())))
         versions = {name: version(name) for name in ("torch", "pytorch-quantization", "numpy")}
@@ -98,9 +98,4 @@ class TorchModel:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(f"a batch of {length_of(batch)} samples does not fit: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+            raise OutOfMemory(f"a batch of {length_of(batch)} samples does not fit: {first_line(error)}") from error

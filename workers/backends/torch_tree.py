@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from service.domain.errors import first_line
 from workers.backends.torch_calls import Call, call_of
 from workers.backends.torch_stacking import Stacking
 from workers.engine.variant_tree import Branch, Operation, Step, Value, VariantTree
@@ -219,12 +220,6 @@ class _Run:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the machine, has no room for a tensor."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a table."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
 
 
 def _parts(whole: Any, count: int) -> Sequence[Any]:

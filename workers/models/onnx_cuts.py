@@ -1,6 +1,5 @@
 """Cuts an ONNX graph before a node: the tensors that cross, and the piece between two cuts as a model of its own."""
 
-from collections.abc import Sequence
 from math import prod
 
 import onnx
@@ -11,7 +10,8 @@ from workers.models.onnx_walk import inner_graphs
 class Cuts:
     """Where a graph can be cut. A cut is the position of the node before which it lies; 0 is the whole graph.
 
-    A graph with control flow inside is never cut: its inner graphs read tensors by name from anywhere.
+    A graph with control flow inside is never cut: its inner graphs read tensors by name from anywhere. ``skeleton``
+    holds its inferred shapes, as ``read_onnx`` leaves it.
     """
 
     def __init__(self, skeleton: onnx.ModelProto) -> None:
@@ -70,24 +70,9 @@ class Cuts:
         )
 
 
-def spread(cuts: Sequence[int], weights: Sequence[float], most: int) -> list[int]:
-    """At most ``most`` of the cuts (in order), the first of them 0, so that between two lies about the same weight.
-
-    ``weights``: what lies between a cut and the next.
-    """
-    if len(cuts) <= most:
-        return list(cuts)
-    total, passed, chosen = sum(weights) or 1.0, 0.0, [cuts[0]]
-    for cut, weight in zip(cuts[1:], weights, strict=False):
-        passed += weight
-        if len(chosen) < most and passed >= total * len(chosen) / most:
-            chosen.append(cut)
-    return chosen
-
-
 def _types(skeleton: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    inferred = onnx.shape_inference.infer_shapes(skeleton).graph
-    every = [*inferred.value_info, *inferred.input, *inferred.output]
+    graph = skeleton.graph
+    every = [*graph.value_info, *graph.input, *graph.output]
     return {each.name: each for each in every if each.type.tensor_type.elem_type}
 
 

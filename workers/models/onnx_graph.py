@@ -10,7 +10,7 @@ import onnx
 import onnx.inliner
 from onnx import numpy_helper
 
-from service.domain.errors import RejectedFile
+from service.domain.errors import RejectedFile, first_line
 from service.domain.layers import TensorSpec
 from service.inspection.content import is_zip, read_head
 from service.inspection.formats import quoted
@@ -57,7 +57,9 @@ def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
     try:
         skeleton = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
-        raise RejectedFile(f"the shapes of the ONNX graph do not fit together: {_first_line(error)}") from error
+        raise RejectedFile(
+            f"the shapes of the ONNX graph do not fit together: {first_line(error, most=300)}"
+        ) from error
     inputs = tuple(_spec(each, "input") for each in skeleton.graph.input)
     outputs = tuple(_spec(each, "output") for each in skeleton.graph.output)
     if not inputs or not outputs:
@@ -84,7 +86,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path), load_external_data=False, format="protobuf")
     except Exception as error:  # protobuf and onnx raise what they like on a broken file
-        raise RejectedFile(f"this is not an ONNX model: {_first_line(error)}") from error
+        raise RejectedFile(f"this is not an ONNX model: {first_line(error, most=300)}") from error
 
 
 def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -96,7 +98,7 @@ def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             model = onnx.inliner.inline_local_functions(model)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # the checker's own error types and OS errors of external data
-        reason = _first_line(error).replace(f"{path.parent}{os.sep}", "")
+        reason = first_line(error, most=300).replace(f"{path.parent}{os.sep}", "")
         raise RejectedFile(f"the ONNX checker refuses the model: {reason}") from error
     for tensor in all_tensors(model):
         _check_length(tensor)
@@ -113,7 +115,7 @@ def _check_length(tensor: onnx.TensorProto) -> None:
     except (ValueError, TypeError) as error:
         raise RejectedFile(
             f"tensor {quoted(tensor.name)} has the shape {tuple(tensor.dims)}, but its data do not fill it "
-            f"exactly: {_first_line(error)}"
+            f"exactly: {first_line(error, most=300)}"
         ) from error
 
 
@@ -202,8 +204,3 @@ def _spec(value: onnx.ValueInfoProto, role: str) -> TensorSpec:
 def _batch_size(inputs: tuple[TensorSpec, ...]) -> int | None:
     fixed = {each.shape[0] for each in inputs if each.shape and isinstance(each.shape[0], int)}
     return next(iter(fixed)) if len(fixed) == 1 else None
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]

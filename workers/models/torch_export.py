@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from service.domain.errors import RejectedFile
+from service.domain.errors import RejectedFile, first_line
 from service.domain.layers import TensorSpec
 from workers.models.torch_attention import expand_attention
 from workers.models.torch_batch_norm import fold_batch_norms
@@ -38,7 +38,7 @@ def read_archive(path: Path, *, fuse_bn: bool, device: str = "cpu") -> TorchProg
     except RejectedFile:
         raise
     except Exception as error:  # the archive decides what is raised here
-        raise RejectedFile(f"torch.export cannot load this archive: {_first_line(error)}; {HOW}") from error
+        raise RejectedFile(f"torch.export cannot load this archive: {first_line(error, most=300)}; {HOW}") from error
     inputs = _inputs(module)
     outputs = _outputs(module, exported.call_spec.out_spec)
     expand_attention(module)
@@ -55,11 +55,6 @@ def module_path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     entries = list(stack.values())
     return str(entries[-1][0]) if entries else ""
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
 
 
 def _refuse_training(graph: fx.Graph) -> None:

@@ -45,7 +45,7 @@ def _measure(job: Job, metric: TaskMetric, variants: Sequence[Variant]) -> Shard
         try:
             return _measure_in_batches(job, metric, variants, size)
         except OutOfMemory as error:
-            if size == 1 or job.plan.batch_size_is_fixed:
+            if size == 1 or job.open_model().facts.batch_size is not None:
                 raise SweepFailure(f"the device's memory is too small: {error}", code="out-of-memory") from error
             size = size // 2
             log.warning("out of memory; going on with batches of %d", size)

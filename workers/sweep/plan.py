@@ -32,7 +32,6 @@ class Plan(Frozen):
     seed: int
     shards: tuple[Shard, ...]
     batch_size: int
-    batch_size_is_fixed: bool = False
     calibration_samples: int
     has_labels: bool
     shards_in_table: int = 0

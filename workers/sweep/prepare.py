@@ -44,7 +44,6 @@ def run(job: Job) -> Prepared:
         seed=settings.seed,
         shards=cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset)),
         batch_size=model.facts.batch_size or batch_size(job.device, model.facts.live_bytes),
-        batch_size_is_fixed=model.facts.batch_size is not None,
         calibration_samples=min(settings.calibration.samples, calibration.samples),
         has_labels=dataset.targets is not None,
     )

@@ -11,9 +11,10 @@ import pytest
 from service.domain.layers import Variant
 from tests.real_data import MODELS, RESNET20, RealModel, needs_data
 from workers.backends import onnx_tree
+from workers.backends.onnx_tree import spread
 from workers.backends.onnxruntime import OnnxModel, OnnxRuntimeBackend
 from workers.backends.protocol import OpenSettings
-from workers.models.onnx_cuts import Cuts, spread
+from workers.models.onnx_cuts import Cuts
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 
@@ -107,7 +108,8 @@ def test_a_trunk_that_cannot_run_leaves_each_variant_to_show_why() -> None:
 
 
 def graph(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> {text}')
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]> {text}')
+    return onnx.shape_inference.infer_shapes(model)
 
 
 def test_a_cut_lists_what_crosses_and_a_piece_is_a_model() -> None:
