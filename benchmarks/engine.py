@@ -1,31 +1,45 @@
 """The exact sweep beside the naive loop, in fp32 evaluations of the same samples, in one run.
 
-    python -m benchmarks.engine [--samples 256]
+    python -m benchmarks.engine              # the table and the memory
+    python -m benchmarks.engine digits       # of one network
 
-CPU time of one thread; every ratio is made of times taken within the same minute. "suffixes" is the share of an fp32
-evaluation that comes at or after a layer, measured node by node, on average: what a layer costs where all that lies
-before it is shared and nothing else.
+CPU time of one thread; the three times of a row are taken one after another. "naive" runs the whole graph for each
+layer; sessions of ONNX Runtime are built within the time, there and in "exact". "suffixes" is the share of an fp32
+evaluation that comes at or after a layer, measured node by node in torch, on average: what a layer costs where all
+that lies before it is shared and nothing else. "outputs" is the largest difference of a layer's outputs from those of
+the naive loop, root mean square over the samples against that of the outputs; "MSE" that of its output MSE.
 """
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
-from benchmarks.networks import Network, batches_of, calibrate, here, one_on
-from tests.workers.backends.naive import torch_outputs
-from workers.backends.protocol import OpenSettings
+from benchmarks.networks import Network, batches_of, here, table_of
+from service.domain.layers import FP32, Variant
+from service.domain.settings import BackendName, SweepMode
+from tests.workers.backends.naive import run, torch_outputs
+from tests.workers.backends.ranges import calibrated
+from workers.backends.onnxruntime import OnnxModel, OnnxRuntimeBackend
+from workers.backends.protocol import OpenedModel, OpenSettings, Tensors
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
 from workers.backends.torch_session import TorchSession
 
-HEADER = f"{'network':18s} {'L':>4s} {'batch':>5s} {'naive/L':>8s} {'exact/L':>8s} {'suffixes/L':>10s} {'outputs':>24s}"
+Outputs = dict[tuple[str, int], Any]
+COLUMNS = (
+    f"{'network':16s} {'backend':11s} {'mode':7s} {'L':>4s} {'batch':>5s} {'samples':>7s} "
+    f"{'naive/L':>7s} {'exact/L':>7s} {'suffixes':>8s} {'outputs':>8s} {'MSE':>8s}"
+)
+CALIBRATION_SAMPLES = 16
 
 
 def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -35,12 +49,14 @@ def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, found
 
 
-def opened(network: Network) -> TorchModel:
+def opened(network: Network, backend: BackendName, **settings: Any) -> TorchModel | OnnxModel:
     """The network with its ranges."""
-    model = TorchBackend().open(network.pt2, OpenSettings())
-    assert isinstance(model, TorchModel)
-    calibrate(model, network.calibration_samples(64))
-    return model
+    if backend is BackendName.TORCH:
+        model: OpenedModel = TorchBackend().open(network.pt2, OpenSettings(**settings))
+    else:
+        model = OnnxRuntimeBackend().open(network.onnx, OpenSettings(**settings))
+    assert isinstance(model, TorchModel | OnnxModel)
+    return calibrated(model, {model.facts.inputs[0].name: network.calibration_samples(CALIBRATION_SAMPLES)})
 
 
 class Stopwatch(fx.Interpreter):
@@ -58,12 +74,12 @@ class Stopwatch(fx.Interpreter):
         return result
 
 
-def suffix_share(session: TorchSession, batches: list[Any]) -> float:
+def suffix_share(session: TorchSession, batches: Sequence[Tensors]) -> float:
     """The mean over the layers of the share of an fp32 evaluation that comes at or after the layer."""
     session.select(frozenset())
     watch = Stopwatch(session._module)
     for batch in batches:
-        session._outputs(watch, batch)
+        session.interpret(watch, batch)
     order, total = list(watch.seconds), sum(watch.seconds.values())
     shares = []
     for layer in session.facts.layers:
@@ -72,84 +88,131 @@ def suffix_share(session: TorchSession, batches: list[Any]) -> float:
     return float(np.mean(shares))
 
 
-def compare(network: Network, size: int, samples: int) -> None:
-    """Print one line of the table."""
-    model = opened(network)
-    inputs, _ = network.samples(samples)
-    batches, variants = batches_of(model, inputs, size), one_on(model)
+def evaluated(model: OpenedModel, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Outputs:
+    """(variant's name, batch) → the first output."""
+    found: Outputs = {}
+    for each in model.evaluate(batches, variants):
+        assert each.outputs is not None, each.failure
+        found[each.variant.name, each.batch] = next(iter(each.outputs.values()))
+    return found
+
+
+def plain(model: TorchModel | OnnxModel, batches: Sequence[Tensors]) -> Callable[[], list[Any]]:
+    """What runs the batches in fp32, one after another, and gives their first outputs."""
+    if isinstance(model, TorchModel):
+        model._session.select(frozenset())
+        return lambda: [next(iter(run(model._session, batch).values())) for batch in batches]
+    session = model.piece_session(model._program.skeleton, frozenset())
+    return lambda: [session.run(None, batch)[0] for batch in batches]
+
+
+def naive(
+    network: Network, model: TorchModel | OnnxModel, batches: Sequence[Tensors], variants: Sequence[Variant]
+) -> Callable[[], Outputs]:
+    """What runs the whole graph for each variant."""
+    if isinstance(model, OnnxModel):
+        whole = opened(network, BackendName.ONNXRUNTIME, segments=1)
+        return lambda: evaluated(whole, batches, variants)
     session = model._session
-
-    def fp32() -> None:
-        session.select(frozenset())
-        for batch in batches:
-            session.run(batch)
-
-    def exact() -> dict[Any, Any]:
-        return {(each.variant.name, each.batch): each.outputs for each in model.evaluate(batches, variants)}
-
-    fp32()
-    exact()
-    before = cpu_seconds(fp32)[0]
-    slow, expected = cpu_seconds(lambda: torch_outputs(session, batches, variants))
-    middle = cpu_seconds(fp32)[0]
-    fast, found = cpu_seconds(exact)
-    one = (before + middle + cpu_seconds(fp32)[0]) / 3
-    worst = 0.0
-    for key, outputs in expected.items():
-        for name, values in outputs.items():
-            worst = max(worst, float(np.abs(found[key][name] - values).max() / np.abs(values).max()))
-    same = "identical" if worst == 0.0 else f"within {worst:.0e} relative"
-    count = len(variants)
-    suffixes = suffix_share(session, batches)
-    costs = f"{slow / one / count:8.2f} {fast / one / count:8.2f} {suffixes:10.2f}"
-    print(f"{network.name:18s} {count:4d} {size:5d} {costs} {same:>24s}", flush=True)
+    return lambda: {
+        key: next(iter(outputs.values())) for key, outputs in torch_outputs(session, batches, variants).items()
+    }
 
 
-def memory(network: Network) -> None:
+def compare(network: Network, backend: BackendName, mode: SweepMode, size: int, samples: int) -> None:
+    """Print one row of the table."""
+    model = opened(network, backend)
+    batches, variants = batches_of(model, network.samples(samples), size), table_of(model, mode)
+    whole = naive(network, model, batches, variants)
+    plain(model, batches)()
+    evaluated(model, batches, variants[:1])
+    first, reference = cpu_seconds(plain(model, batches))
+    slow, expected = cpu_seconds(whole)
+    second, _ = cpu_seconds(plain(model, batches))
+    fast, found = cpu_seconds(lambda: evaluated(model, batches, variants))
+    third, _ = cpu_seconds(plain(model, batches))
+    one, count = (first + second + third) / 3, len(variants)
+    share = f"{suffix_share(model._session, batches):8.2f}" if isinstance(model, TorchModel) else f"{'':8s}"
+    outputs, errors = differences(found, expected, reference, variants)
+    held = sum(len(next(iter(batch.values()))) for batch in batches)
+    print(
+        f"{network.name:16s} {backend:11s} {mode:7s} {count:4d} {size:5d} {held:7d} "
+        f"{slow / one / count:7.2f} {fast / one / count:7.2f} {share} {outputs:8.0e} {errors:8.0e}",
+        flush=True,
+    )
+
+
+def differences(
+    found: Outputs, expected: Outputs, reference: Sequence[Any], variants: Sequence[Variant]
+) -> tuple[float, float]:
+    """The largest over the variants, relative: of the outputs (root mean square), and of the output MSE."""
+    outputs, errors = [0.0], [0.0]
+    fp32 = np.concatenate(list(reference))
+    for each in variants:
+        ours, theirs = (
+            np.concatenate([held[each.name, index] for index in range(len(reference))]) for held in (found, expected)
+        )
+        outputs.append(float(np.sqrt(((ours - theirs) ** 2).mean() / (theirs**2).mean())))
+        mse = ((theirs - fp32) ** 2).mean()
+        if mse > 0:
+            errors.append(abs(float(((ours - fp32) ** 2).mean() / mse) - 1))
+    return max(outputs), max(errors)
+
+
+def memory(network: Network, backend: BackendName) -> None:
     """Print the peak memory of exact sweeps over ever more samples, and ever more layers, each in its own process."""
-    for what, values in (("samples", (128, 256, 512, 1024)), ("layers", (5, 10, 20, 40))):
+    for what, values in (("samples", (128, 256, 512, 1024)), ("layers", (10, 20, 40, 80))):
         peaks = []
         for value in values:
-            call = [sys.executable, "-m", "benchmarks.engine", "--peak", network.name, what, str(value)]
-            peaks.append(int(subprocess.run(call, capture_output=True, text=True, check=True).stdout))
-        listed = ", ".join(f"{value}: +{peak / 1024:.0f} MiB" for value, peak in zip(values, peaks, strict=True))
-        print(f"{network.name}, peak memory above a plain fp32 pass, by {what}: {listed}", flush=True)
+            call = [sys.executable, "-m", "benchmarks.engine", network.name, "--peak", backend, what, str(value)]
+            done = subprocess.run(call, capture_output=True, text=True, check=True)
+            peaks.append(int(done.stdout.split()[-1]))
+        listed = ", ".join(f"{value}: +{peak / 1024:.0f}" for value, peak in zip(values, peaks, strict=True))
+        print(f"{network.name}, {backend}: MiB above the peak of a plain fp32 pass, by {what}: {listed}", flush=True)
 
 
-def peak(network: Network, what: str, value: int) -> None:
+def peak(network: Network, backend: BackendName, what: str, value: int) -> None:
     """Print by how many KiB an exact sweep raises the process's peak memory over that of a plain pass."""
-    model = opened(network)
-    samples = value if what == "samples" else 128
-    batches = batches_of(model, network.samples(samples)[0], 64)
-    variants = one_on(model)[: value if what == "layers" else 20]
-    model._session.select(frozenset())
-    for batch in batches:
-        model._session.run(batch)
+    model = opened(network, backend)
+    batches = batches_of(model, network.samples(value if what == "samples" else 128), 64)
+    variants = table_of(model, SweepMode.ONE_ON)[: value if what == "layers" else 20]
+    plain(model, batches)()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in model.evaluate(batches, variants):
+    for _ in model.evaluate(batches, [Variant(name=FP32, int8=frozenset()), *variants]):
         pass
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--peak", nargs=3, metavar=("NETWORK", "WHAT", "VALUE"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", nargs="?", help="only this one")
+    parser.add_argument("--peak", nargs=3, metavar=("BACKEND", "WHAT", "VALUE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)  # of torch's own loader
     torch.set_num_threads(1)
-    networks = here()
+    # ONNX Runtime's threads are as many as the processors that the process may use
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    networks = [each for each in here() if arguments.network in (None, each.name)]
     if arguments.peak:
-        name, what, value = arguments.peak
-        peak(next(each for each in networks if each.name == name), what, int(value))
+        backend, what, value = arguments.peak
+        peak(networks[0], BackendName(backend), what, int(value))
         return
-    print(HEADER)
+    print(f"torch {torch.__version__}, {os.cpu_count()} processors, one thread\n{COLUMNS}")
     for network in networks:
-        for size in (8, 128):
-            compare(network, size, min(arguments.samples, 8 * size))
+        for backend, size, samples in (
+            (BackendName.TORCH, 8, 64),
+            (BackendName.TORCH, 128, 128),
+            (BackendName.ONNXRUNTIME, 64, 128),
+        ):
+            compare(network, backend, SweepMode.ONE_ON, size, samples)
+        if network.name == "cifar10_resnet20":
+            for backend in (BackendName.TORCH, BackendName.ONNXRUNTIME):
+                compare(network, backend, SweepMode.ONE_OFF, 64, 128)
     for network in networks:
         if network.name == "cifar10_resnet56":
-            memory(network)
+            for backend in (BackendName.TORCH, BackendName.ONNXRUNTIME):
+                memory(network, backend)
 
 
 if __name__ == "__main__":

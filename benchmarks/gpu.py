@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from service.domain.layers import Variant
+from tests.workers.backends.naive import run
+from tests.workers.backends.ranges import calibrated
 from workers.backends.protocol import OpenSettings
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
 
@@ -58,11 +60,7 @@ def opened(module: nn.Module, folder: Path, x: np.ndarray) -> TorchModel:
     torch.export.save(program, path)
     model = TorchBackend().open(path, OpenSettings(device="cuda:0"))
     assert isinstance(model, TorchModel)
-    amax: dict[str, float] = {}
-    name = model.facts.inputs[0].name
-    model.observe([{name: x}], lambda edge, tensor: amax.update({edge: float(np.abs(tensor).max())}))
-    model.set_amax(amax)
-    return model
+    return calibrated(model, {model.facts.inputs[0].name: x})
 
 
 def main() -> None:
@@ -87,12 +85,12 @@ def report(title: str, model: TorchModel, batch: dict[str, np.ndarray]) -> None:
 
     def fp32() -> None:
         session.select(frozenset())
-        session.run(batch)
+        run(session, batch)
 
     def naive() -> None:
         for each in variants:
             session.select(each.int8)
-            session.run(batch)
+            run(session, batch)
 
     def tree() -> None:
         for _ in model.evaluate([batch], variants):

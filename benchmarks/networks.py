@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from service.domain.layers import Variant
+from service.domain.settings import SweepMode
 from workers.backends.protocol import OpenedModel, Tensors
-from workers.calibration.observers import MaxObserver
+from workers.sweep.plan import layer_variants
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("QUANTSIEVE_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -25,10 +26,9 @@ class Network:
     evaluation: Path
     calibration: Path
 
-    def samples(self, count: int) -> tuple[Any, Any]:
-        """Inputs (count, ...) float32 and labels (count,); fewer where there are fewer."""
-        stored = np.load(self.evaluation)
-        return stored["inputs"][:count].astype(np.float32), stored["labels"][:count]
+    def samples(self, count: int) -> Any:
+        """Inputs (count, ...) float32; fewer where there are fewer."""
+        return np.load(self.evaluation)["inputs"][:count].astype(np.float32)
 
     def calibration_samples(self, count: int) -> Any:
         """Inputs (count, ...) of the disjoint calibration set."""
@@ -45,6 +45,7 @@ NETWORKS = (
     Network("digits", DIGITS / "digits.pt2", DIGITS / "digits.onnx", DIGITS / "eval.npz", DIGITS / "calib.npz"),
     _real("cifar10_resnet20", "cifar10"),
     _real("cifar10_resnet56", "cifar10"),
+    _real("vww_mobilenet", "vww_mobilenet"),
     _real("kws_transformer", "kws_transformer"),
 )
 
@@ -60,20 +61,12 @@ def here() -> list[Network]:
     return found
 
 
-def calibrate(model: OpenedModel, inputs: Any) -> None:
-    """Ranges by max over these inputs."""
-    observers: dict[str, MaxObserver] = {}
-    name = model.facts.inputs[0].name
-    model.observe([{name: inputs}], lambda edge, tensor: observers.setdefault(edge, MaxObserver()).update(tensor))
-    model.set_amax({edge: float(each.amax()) for edge, each in observers.items()})  # type: ignore[arg-type]
-
-
 def batches_of(model: OpenedModel, inputs: Any, size: int) -> list[Tensors]:
     """The inputs cut into batches under the model's name for them."""
     name = model.facts.inputs[0].name
     return [{name: inputs[start : start + size]} for start in range(0, len(inputs), size)]
 
 
-def one_on(model: OpenedModel) -> list[Variant]:
-    """One variant for each layer, that layer alone in int8."""
-    return [Variant(name=each.id, int8=frozenset({each.id})) for each in model.facts.layers]
+def table_of(model: OpenedModel, mode: SweepMode) -> tuple[Variant, ...]:
+    """One variant for each layer."""
+    return layer_variants(model.facts.layers, mode)

@@ -10,6 +10,7 @@ from torch import nn
 
 from service.domain.layers import Variant
 from tests.workers.backends.naive import torch_outputs
+from tests.workers.backends.ranges import calibrated
 from tests.workers.models import torch_networks as networks
 from workers.backends.protocol import OpenSettings, OutOfMemory
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
@@ -25,14 +26,7 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 def opened(path: Path, device: str, x: Any) -> TorchModel:
     model = TorchBackend().open(path, OpenSettings(device=device))
     assert isinstance(model, TorchModel)
-    amax: dict[str, float] = {}
-
-    def see(edge: str, tensor: Any) -> None:
-        amax[edge] = max(amax.get(edge, 0.0), float(np.abs(tensor).max()))
-
-    model.observe([{model.facts.inputs[0].name: x}], see)
-    model.set_amax(amax)
-    return model
+    return calibrated(model, {model.facts.inputs[0].name: x})
 
 
 def saved(module: nn.Module, folder: Path, *shape: int) -> tuple[Path, Any]:

@@ -136,16 +136,13 @@ class TorchSession:
         number = {layer.id: index for index, layer in enumerate(self.facts.layers)}
         return TorchTree(self._module, {node: number[each] for node, each in self.layer_of.items()}, self._device)
 
-    def run(self, batch: Tensors) -> dict[str, Array]:
-        """Outputs by name, each (n, ...)."""
-        return self._outputs(fx.Interpreter(self._module), batch)
-
     def observe(self, batch: Tensors, observe: Observe) -> None:
         """Run fp32 and show the tensor on every activation edge."""
         self.select(frozenset())
-        self._outputs(_Watcher(self._module, self._edges, observe, length_of(batch)), batch)
+        self.interpret(_Watcher(self._module, self._edges, observe, length_of(batch)), batch)
 
-    def _outputs(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
+    def interpret(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
+        """Outputs by name, each (n, ...), as this interpreter of the graph finds them, the selected layers in int8."""
         with torch.inference_mode():
             inputs = self.tensors(batch)
             # a placeholder that is no tensor is an argument that the export fixed, and nothing reads it

@@ -10,6 +10,7 @@ import pytest
 
 from service.domain.layers import Variant
 from tests.real_data import MODELS, RESNET20, RealModel, needs_data
+from tests.workers.backends.ranges import calibrated
 from workers.backends import onnx_tree
 from workers.backends.onnx_tree import spread
 from workers.backends.onnxruntime import OnnxModel, OnnxRuntimeBackend
@@ -22,14 +23,7 @@ DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 def opened(path: Path, x: Any, **settings: Any) -> OnnxModel:
     model = OnnxRuntimeBackend().open(path, OpenSettings(**settings))
     assert isinstance(model, OnnxModel)
-    amax: dict[str, float] = {}
-
-    def see(edge: str, tensor: Any) -> None:
-        amax[edge] = max(amax.get(edge, 0.0), float(np.abs(tensor).max()))
-
-    model.observe([{model.facts.inputs[0].name: x}], see)
-    model.set_amax(amax)
-    return model
+    return calibrated(model, {model.facts.inputs[0].name: x})
 
 
 def naive(model: OnnxModel, batches: list[Any], variants: list[Variant]) -> dict[tuple[str, int], Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.domain.layers import Variant, controls
+from service.domain.layers import FP32, Variant, controls
+from tests.workers.backends.ranges import calibrated
 from workers.backends.onnxruntime import OnnxRuntimeBackend
 from workers.backends.protocol import OpenedModel, OpenSettings
 
@@ -41,13 +42,7 @@ def test_both_formats_have_the_same_layers(name: str, layers: int) -> None:
 def test_all_int8_keeps_the_accuracy_of_resnet20_and_fp32_repeats_bit_for_bit() -> None:
     model = onnx_model("cifar10_resnet20")
     images, labels = (np.load(DATA / "cifar10" / "eval.npz")[key][:512] for key in ("inputs", "labels"))
-    amax: dict[str, float] = {}
-
-    def widen(edge: str, tensor: np.ndarray) -> None:
-        amax[edge] = max(amax.get(edge, 0.0), float(np.abs(tensor).max()))
-
-    model.observe([{"input": np.load(DATA / "cifar10" / "calib.npz")["inputs"]}], widen)
-    model.set_amax(amax)
+    calibrated(model, {"input": np.load(DATA / "cifar10" / "calib.npz")["inputs"]})
     logits = {
         done.variant.name: done.outputs["logits"]
         for done in model.evaluate([{"input": images}], controls(each.id for each in model.facts.layers))
@@ -63,13 +58,13 @@ def test_every_layer_alone_changes_the_output_a_little_and_not_more(name: str) -
     model = onnx_model(name)
     spec = model.facts.inputs[0]
     x = np.random.default_rng(0).normal(size=(2, *spec.shape[1:])).astype(np.float32)
-    amax: dict[str, float] = {}
-    model.observe([{spec.name: x}], lambda edge, tensor: amax.update({edge: float(np.abs(tensor).max())}))
-    model.set_amax(amax)
+    calibrated(model, {spec.name: x})
     chosen = model.facts.layers[:: max(1, len(model.facts.layers) // 10)]
     variants = [controls([])[0], *(Variant(name=each.id, int8=frozenset({each.id})) for each in chosen)]
     output = model.facts.outputs[0].name
-    fp32, *others = (done.outputs[output] for done in model.evaluate([{spec.name: x}], variants))
-    for each in others:
+    found = {done.variant.name: done.outputs[output] for done in model.evaluate([{spec.name: x}], variants)}
+    fp32 = found.pop(FP32)
+    assert len(found) == len(chosen)
+    for each in found.values():
         error = np.square(each - fp32).mean() / np.square(fp32).mean()
         assert 0 < error < 0.05

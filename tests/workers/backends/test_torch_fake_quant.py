@@ -10,6 +10,7 @@ from torch import nn
 from service.domain.errors import RejectedFile
 from service.domain.layers import CONTROLS, FP32, Variant, controls
 from service.domain.settings import WeightGranularity
+from tests.workers.backends.ranges import calibrated
 from tests.workers.backends.torch_oracle import OUTPUT_AXIS, Oracle
 from tests.workers.models import torch_networks as networks
 from workers.backends.protocol import OpenedModel, OpenSettings
@@ -21,18 +22,6 @@ NONE = Variant(name=FP32, int8=frozenset())
 
 def opened(path: Path, **settings: Any) -> OpenedModel:
     return TorchBackend().open(path, OpenSettings(**settings))
-
-
-def calibrated(model: OpenedModel, batch: dict[str, Any]) -> OpenedModel:
-    amax: dict[str, float] = {}
-
-    def see(edge: str, tensor: Any) -> None:
-        amax[edge] = max(amax.get(edge, 0.0), float(np.abs(tensor).max()))
-
-    model.observe([batch], see)
-    assert set(amax) == {edge for layer in model.facts.layers for edge in layer.activations}
-    model.set_amax(amax)
-    return model
 
 
 def outputs(model: OpenedModel, batch: dict[str, Any], int8: frozenset[str] = frozenset()) -> np.ndarray[Any, Any]:

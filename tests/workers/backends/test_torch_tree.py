@@ -12,6 +12,7 @@ from torch import nn
 from service.domain.layers import Variant
 from tests.real_data import MODELS, RealModel, needs_data
 from tests.workers.backends.naive import torch_outputs
+from tests.workers.backends.ranges import calibrated
 from tests.workers.models import torch_networks as networks
 from workers.backends.protocol import OpenSettings, OutOfMemory
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
@@ -28,15 +29,7 @@ def opened(path: Path, *inputs: Any) -> TorchModel:
     """The archive with ranges from these inputs."""
     model = TorchBackend().open(path, OpenSettings())
     assert isinstance(model, TorchModel)
-    amax: dict[str, float] = {}
-
-    def see(edge: str, tensor: Any) -> None:
-        amax[edge] = max(amax.get(edge, 0.0), float(np.abs(tensor).max()))
-
-    names = [each.name for each in model.facts.inputs]
-    model.observe([dict(zip(names, inputs, strict=True))], see)
-    model.set_amax(amax)
-    return model
+    return calibrated(model, dict(zip([each.name for each in model.facts.inputs], inputs, strict=True)))
 
 
 def saved(module: nn.Module, path: Path, *shape: int, dynamic: bool = True) -> tuple[TorchModel, Any]:

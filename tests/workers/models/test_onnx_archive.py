@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.domain.errors import RejectedFile
+from tests.workers.models.matmul import matmul_model
 from workers.models import onnx_archive
 from workers.models.onnx_archive import FOLDER_PREFIX, external_tensors
 from workers.models.onnx_graph import read_onnx
@@ -34,14 +35,7 @@ def external_model(location: str = "w.bin", **entries: str) -> onnx.ModelProto:
     weight.data_location = TensorProto.EXTERNAL
     for key, value in {"location": location, **entries}.items():
         weight.external_data.add(key=key, value=value)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "fc.weight"], ["y"], "fc")],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
-        [weight],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return matmul_model(weight)
 
 
 def zipped(folder: Path, members: dict[str, bytes | onnx.ModelProto], method: int = zipfile.ZIP_STORED) -> Path:

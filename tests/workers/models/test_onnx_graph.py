@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.domain.errors import RejectedFile
+from tests.workers.models.matmul import matmul_model
 from workers.models.onnx_graph import OnnxProgram, read_onnx
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
@@ -26,16 +27,8 @@ def read(folder: Path, body: str, header: str = HEADER) -> OnnxProgram:
 
 def with_weight(folder: Path, **save: object) -> Path:
     weight = numpy_helper.from_array(np.ones((64, 64), np.float32), "fc.weight")
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "fc.weight"], ["y"], "fc")],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64])],
-        [weight],
-    )
     path = folder / "model.onnx"
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    onnx.save(model, path, **save)
+    onnx.save(matmul_model(weight), path, **save)
     return path
 
 

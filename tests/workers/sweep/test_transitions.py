@@ -8,7 +8,7 @@ import pytest
 from service.domain.states import TERMINAL_SWEEP_STATES, IllegalMove, Phase, SweepState, UnitKind, UnitState
 from service.store.endings import end_sweep
 from service.store.tables import ArtifactRow
-from service.store.units import lock_sweep
+from service.store.units import Lease, lock_sweep
 from tests.workers.installation import Installation, wait_for, waiting_for_the_lock
 from workers.reconciler import reconcile
 
@@ -55,9 +55,7 @@ def test_only_the_last_shard_queues_what_follows_whatever_their_order(installati
 @pytest.mark.parametrize("end", [SweepState.FAILED, SweepState.CANCELLED])
 def test_nothing_changes_a_sweep_that_has_ended(installation: Installation, end: SweepState, kind: UnitKind) -> None:
     """Not the worker that was still at it, not the reconciler, not a cancel."""
-    sweep_id = installation.sweep()
-    held = installation.run_until(kind)
-    assert held is not None
+    sweep_id, held = held_at(installation, kind)
     with installation.context.database.write() as session:
         sweep = lock_sweep(session, sweep_id)
         assert sweep is not None
@@ -84,9 +82,7 @@ def test_nothing_changes_a_sweep_that_succeeded(installation: Installation) -> N
 
 @pytest.mark.parametrize("kind", KINDS, ids=ids)
 def test_a_cancel_is_seen_by_the_worker_that_begins_a_unit(installation: Installation, kind: UnitKind) -> None:
-    sweep_id = installation.sweep()
-    held = installation.run_until(kind)
-    assert held is not None
+    sweep_id, held = held_at(installation, kind)
     installation.cancel(sweep_id)
     assert installation.state(sweep_id) in (SweepState.QUEUED, SweepState.RUNNING), "a worker holds it"
     installation.run(held)
@@ -98,18 +94,14 @@ def test_a_cancel_during_the_work_counts_even_if_the_work_comes_to_its_end(
     installation: Installation, kind: UnitKind
 ) -> None:
     """What was answered to the caller holds: a cancelled sweep does not succeed by the way."""
-    sweep_id = installation.sweep()
-    held = installation.run_until(kind)
-    assert held is not None
+    sweep_id, held = held_at(installation, kind)
     meanwhile(installation, lambda: installation.run(held), cancel_of(sweep_id))
     assert_cancelled(installation, sweep_id, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=ids)
 def test_a_cancel_while_no_worker_is_at_it_is_carried_out_at_once(installation: Installation, kind: UnitKind) -> None:
-    sweep_id = installation.sweep()
-    held = installation.run_until(kind)
-    assert held is not None
+    sweep_id, held = held_at(installation, kind)
     installation.let_expire(held)
     reconcile(installation.context)
     installation.cancel(sweep_id)
@@ -126,6 +118,14 @@ def assert_cancelled(installation: Installation, sweep_id: str, kind: UnitKind) 
     assert installation.claim() is None
     with installation.context.database.read() as session:
         assert session.query(ArtifactRow).count() == 0
+
+
+def held_at(installation: Installation, kind: UnitKind) -> tuple[str, Lease]:
+    """A sweep that has come to its first unit of this kind, which a worker holds."""
+    sweep_id = installation.sweep()
+    held = installation.run_until(kind)
+    assert held is not None
+    return sweep_id, held
 
 
 def cancel_of(sweep_id: str) -> Callable[[object], None]:
