@@ -153,6 +153,9 @@ def test_sizes_in_the_graph_follow_the_stack(tmp_path: Path) -> None:
     model, x = saved(Token(), tmp_path, 4, 5, 6)
     compare(model, [{"x": x}], many_variants([each.id for each in model.facts.layers]), exact=False)
     assert model._tree.not_stacked is None
+    stacking = model._tree._stacking
+    one, three = {"x": torch.from_numpy(x)}, {"x": torch.from_numpy(np.concatenate([x, x, x]))}
+    assert stacking.sizes(one, 3) == stacking.sizes(three, 1) != stacking.sizes(one, 1)
 
 
 def test_an_operation_that_fails_takes_its_own_variants_down_alone(tmp_path: Path) -> None:
