@@ -1,6 +1,6 @@
 """The exact sweep beside the naive loop, in fp32 evaluations of the same samples, in one run.
 
-    python -m benchmarks.engine              # the table and the memory
+    python -m benchmarks.engine              # the table
     python -m benchmarks.engine digits       # of one network
 
 CPU time of one thread; the three times of a row are taken one after another. "naive" runs the whole graph for each
@@ -12,9 +12,6 @@ the naive loop, root mean square over the samples against that of the outputs; "
 
 import argparse
 import os
-import resource
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,7 +22,7 @@ import torch
 from torch import fx
 
 from benchmarks.networks import Network, batches_of, here, table_of
-from service.domain.layers import FP32, Variant
+from service.domain.layers import Variant
 from service.domain.settings import BackendName, SweepMode
 from tests.workers.backends.naive import run, torch_outputs
 from tests.workers.backends.ranges import calibrated
@@ -159,45 +156,21 @@ def differences(
     return max(outputs), max(errors)
 
 
-def memory(network: Network, backend: BackendName) -> None:
-    """Print the peak memory of exact sweeps over ever more samples, and ever more layers, each in its own process."""
-    for what, values in (("samples", (128, 256, 512, 1024)), ("layers", (10, 20, 40, 80))):
-        peaks = []
-        for value in values:
-            call = [sys.executable, "-m", "benchmarks.engine", network.name, "--peak", backend, what, str(value)]
-            done = subprocess.run(call, capture_output=True, text=True, check=True)
-            peaks.append(int(done.stdout.split()[-1]))
-        listed = ", ".join(f"{value}: +{peak / 1024:.0f}" for value, peak in zip(values, peaks, strict=True))
-        print(f"{network.name}, {backend}: MiB above the peak of a plain fp32 pass, by {what}: {listed}", flush=True)
-
-
-def peak(network: Network, backend: BackendName, what: str, value: int) -> None:
-    """Print by how many KiB an exact sweep raises the process's peak memory over that of a plain pass."""
-    model = opened(network, backend)
-    batches = batches_of(model, network.samples(value if what == "samples" else 128), 64)
-    variants = table_of(model, SweepMode.ONE_ON)[: value if what == "layers" else 20]
-    plain(model, batches)()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in model.evaluate(batches, [Variant(name=FP32, int8=frozenset()), *variants]):
-        pass
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+def use_one_thread() -> None:
+    """For all that runs from here on."""
+    warnings.simplefilter("ignore", FutureWarning)  # of torch's own loader
+    torch.set_num_threads(1)
+    # ONNX Runtime's threads are as many as the processors that the process may use
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", nargs="?", help="only this one")
-    parser.add_argument("--peak", nargs=3, metavar=("BACKEND", "WHAT", "VALUE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore", FutureWarning)  # of torch's own loader
-    torch.set_num_threads(1)
-    # ONNX Runtime's threads are as many as the processors that the process may use
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    use_one_thread()
     networks = [each for each in here() if arguments.network in (None, each.name)]
-    if arguments.peak:
-        backend, what, value = arguments.peak
-        peak(networks[0], BackendName(backend), what, int(value))
-        return
     print(f"torch {torch.__version__}, {os.cpu_count()} processors, one thread\n{COLUMNS}")
     for network in networks:
         for backend, size, samples in (
@@ -209,10 +182,6 @@ def main() -> None:
         if network.name == "cifar10_resnet20":
             for backend in (BackendName.TORCH, BackendName.ONNXRUNTIME):
                 compare(network, backend, SweepMode.ONE_OFF, 64, 128)
-    for network in networks:
-        if network.name == "cifar10_resnet56":
-            for backend in (BackendName.TORCH, BackendName.ONNXRUNTIME):
-                memory(network, backend)
 
 
 if __name__ == "__main__":

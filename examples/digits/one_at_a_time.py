@@ -36,6 +36,18 @@ def activation_ranges(model: onnx.ModelProto, images: Array) -> dict[str, float]
     return {**ranges, "image": float(np.abs(images).max())}
 
 
+def channels_of_input(model: onnx.ModelProto, layer: str, images: Array) -> str:
+    """How the channels of a layer's input share the one scale of the tensor."""
+    (name,) = [node.input[0] for node in model.graph.node if node.name == layer]
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    probed.graph.output.append(helper.make_empty_tensor_value_info(name))
+    reached = np.abs(run(probed, images)[-1]).max(axis=(0, 2, 3))
+    below = int((reached < reached.max() / 127).sum())
+    largest, median = float(reached.max()), float(np.median(reached))
+    return f"largest channel {largest:.1f}, median {median:.2f}; {below} of {len(reached)} below one int8 step"
+
+
 def fake_quantized(weight: Array) -> Array:
     """The weight after int8 with one scale per output channel (axis 0), in float32."""
     scale = np.abs(weight).max(axis=tuple(range(1, weight.ndim)), keepdims=True) / 127
@@ -85,6 +97,8 @@ def main() -> None:
         top1 = (scores.argmax(1) == samples["labels"]).mean()
         error = np.square(scores - reference).mean() / np.square(reference).mean()
         print(f"{title:48} top-1 {top1:.4f}  error {error:.1e}")
+    for name in ("block3.pointwise", "block4.pointwise", "block6.pointwise"):
+        print(f"{name}: {channels_of_input(model, name, np.load(FOLDER / 'calib.npz')['inputs'])}")
 
 
 if __name__ == "__main__":
