@@ -35,7 +35,10 @@ class VariantScore(Frozen):
 
 
 class LayerResult(Frozen):
-    """One row of the layer table. ``rank`` 1 is the most sensitive; None where the layer was not measured."""
+    """One row of the layer table. ``rank`` 1 is the most sensitive; None where the layer was not measured.
+
+    ``stopped``: in a racing sweep, why the layer was measured on no more samples.
+    """
 
     layer: Layer
     state: Literal["pending", "measured", "failed", "excluded"]
@@ -43,6 +46,7 @@ class LayerResult(Frozen):
     rank: int | None = None
     significant: bool | None = None
     amax: dict[str, float] = Field(default_factory=dict)
+    stopped: str | None = None
     score: VariantScore | None = None
 
 
@@ -58,7 +62,8 @@ class Decision(Frozen):
     """The fallback list, as measured. ``status`` says whether the budget is met.
 
     ``certain``: the drop's upper confidence bound is within the budget too.
-    ``same_samples``: the list was verified on the samples that it was chosen on.
+    ``same_samples``: the list was verified on the samples that it was chosen on. ``error_rate``: of a racing sweep, the
+    probability at most that measuring every layer on every sample would have given another list.
     """
 
     status: Literal["met", "not_met", "no_budget"]
@@ -71,3 +76,4 @@ class Decision(Frozen):
     chosen: VerifiedVariant | None
     measured: tuple[VerifiedVariant, ...]
     explanation: str
+    error_rate: float | None = None

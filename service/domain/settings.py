@@ -23,6 +23,13 @@ class SweepMode(StrEnum):
     ONE_OFF = "one_off"
 
 
+class SweepMethod(StrEnum):
+    """``exact``: every layer on every sample. ``racing``: a layer stops once its side of the decision is sure."""
+
+    EXACT = "exact"
+    RACING = "racing"
+
+
 class WeightGranularity(StrEnum):
     """How weights are scaled: one scale for each output channel, or one for the tensor."""
 
@@ -107,6 +114,7 @@ class SweepSettings(Frozen):
     dataset: str
     backend: BackendName | None = None
     mode: SweepMode = SweepMode.ONE_ON
+    method: SweepMethod = SweepMethod.EXACT
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
     calibration: CalibrationSettings = CalibrationSettings()
     metric: MetricSettings = MetricSettings()

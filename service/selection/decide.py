@@ -15,7 +15,8 @@ Fallback = tuple[str, ...]
 class Question(Frozen):
     """All that the decision depends on. ``ranking``: active layers, most sensitive first; ``names``: layer id → name.
 
-    ``sensitivities``: layer id → measured sensitivity; ``limit`` None: the caller gave no budget.
+    ``sensitivities``: layer id → measured sensitivity; ``limit`` None: the caller gave no budget. ``most``: without a
+    budget, no more layers than this fall back.
     """
 
     selection: SelectionSettings
@@ -23,6 +24,7 @@ class Question(Frozen):
     ranking: tuple[Ranked, ...]
     sensitivities: dict[str, Interval]
     names: dict[str, str]
+    most: int | None = None
 
 
 def next_step(question: Question, measured: Mapping[Fallback, VariantScore]) -> tuple[Fallback, ...] | Decision:
@@ -43,7 +45,7 @@ def _above_threshold(question: Question) -> Fallback:
 
 
 def _significant(question: Question) -> Fallback:
-    return tuple(each.layer_id for each in question.ranking if each.significant)
+    return tuple(each.layer_id for each in question.ranking if each.significant)[: question.most]
 
 
 def _single(
@@ -53,6 +55,8 @@ def _single(
         return (fallback,)
     if question.selection.algorithm == "threshold":
         why = f"{_count(fallback)} more sensitive than {question.selection.threshold}, beyond noise, fall back"
+    elif question.most is not None:
+        why = f"no budget was given; of the {question.most} most sensitive, {_count(fallback)} beyond noise fall back"
     else:
         why = f"no budget was given; {_count(fallback)} whose sensitivity is beyond noise fall back"
     return _decision(question, fallback, measured, why)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from service.domain.layers import Frozen
 from service.domain.results import Interval, VariantScore
+from service.domain.settings import SweepMode
 
 SIGNIFICANCE = 0.05
 # the first of these that a table holds ranks what the metric cannot tell apart
@@ -25,18 +26,20 @@ def is_significant(drop: Interval) -> bool:
     return drop.low > 0 and (drop.p_value is None or drop.p_value < SIGNIFICANCE)
 
 
-def rank_layers(scores: Mapping[str, VariantScore]) -> tuple[Ranked, ...]:
+def rank_layers(scores: Mapping[str, VariantScore], mode: SweepMode = SweepMode.ONE_ON) -> tuple[Ranked, ...]:
     """Most sensitive first, from layer id → score (whose drop is the sensitivity).
 
-    Significant layers come first, by drop. The rest, whose drops are noise, follow by KL (else output MSE). Equal
-    ones keep the order of the table; a layer without a number comes last.
+    Significant layers come first, by drop. The rest, whose drops are noise, follow by KL (else output MSE): the more
+    of it a layer adds alone, or (one-off) the less is left without it. Equal ones keep the order of the table; a layer
+    without a number comes last.
     """
     significant = {layer: is_significant(score.drop) for layer, score in scores.items()}
 
     def key(layer: str) -> tuple[float, float]:
         score = scores[layer]
         first = -(score.drop.value or 0.0) if significant[layer] else math.inf
-        return first, -continuous(score)
+        found = continuous(score)
+        return first, found if mode is SweepMode.ONE_OFF and math.isfinite(found) else -found
 
     return tuple(Ranked(layer_id=layer, significant=significant[layer]) for layer in sorted(scores, key=key))
 

@@ -1,4 +1,4 @@
-"""95 % confidence intervals, each with the name of the method that made it.
+"""Confidence intervals, 95 % unless told, each with the name of the method that made it.
 
 Paired 0/1 outcomes: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
 paired-sample design, Statistics in Medicine 17 (1998) 891-908; p-value: the exact McNemar test (binomial on the
@@ -19,7 +19,6 @@ from service.domain.results import Interval
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-Z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 
 
 def undefined(reason: str, samples: int) -> Interval:
@@ -27,7 +26,7 @@ def undefined(reason: str, samples: int) -> Interval:
     return Interval(value=None, low=None, high=None, method=reason, samples=samples)
 
 
-def mean(values: Floats) -> Interval:
+def mean(values: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of a mean, by Student's t."""
     n = len(values)
     if n == 0:
@@ -37,41 +36,41 @@ def mean(values: Floats) -> Interval:
         return undefined("not finite on this data", n)
     if n == 1:
         return Interval(value=center, low=None, high=None, method="one sample has no interval", samples=1)
-    return _t(center, float(values.std(ddof=1)) / math.sqrt(n), n - 1, method="t", samples=n)
+    return _t(center, float(values.std(ddof=1)) / math.sqrt(n), n - 1, confidence, method="t", samples=n)
 
 
-def mean_drop(drops: Floats) -> Interval:
+def mean_drop(drops: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of a mean of paired differences, by Student's t, with the p-value of a true mean of zero."""
-    found = mean(drops)
-    return _with_t_test(found, len(drops) - 1)
+    return _with_t_test(mean(drops, confidence), len(drops) - 1, confidence)
 
 
-def proportion(values: Floats) -> Interval:
+def proportion(values: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of a share of ones among zeros and ones, by Wilson's score."""
     n = len(values)
     if n == 0:
         return undefined("no samples", 0)
     p = float(values.mean())
-    middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    z = _normal(confidence)
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low, high = max(0.0, middle - half), min(1.0, middle + half)
     return Interval(value=p, low=min(low, p), high=max(high, p), method="Wilson", samples=n)
 
 
-def proportion_difference(first: Floats, second: Floats) -> Interval:
+def proportion_difference(first: Floats, second: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of mean(first) − mean(second) for paired zeros and ones: Tango's score interval, exact McNemar p-value."""
     n = len(first)
     if n == 0:
         return undefined("no samples", 0)
     b = int(((first == 1) & (second == 0)).sum())
     c = int(((first == 0) & (second == 1)).sum())
-    low, high = _tango(b, c, n)
+    low, high = _tango(b, c, n, _normal(confidence))
     p_value = float(stats.binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
     method = "Tango score; exact McNemar p"
     return Interval(value=(b - c) / n, low=low, high=high, method=method, samples=n, p_value=p_value)
 
 
-def _tango(b: int, c: int, n: int) -> tuple[float, float]:
+def _tango(b: int, c: int, n: int, z: float) -> tuple[float, float]:
     estimate = (b - c) / n
 
     def score(delta: float) -> float:
@@ -92,26 +91,26 @@ def _tango(b: int, c: int, n: int) -> tuple[float, float]:
         return float(optimize.brentq(lambda d: max(-1e9, min(1e9, score(d))) - target, inside, outside, xtol=1e-12))
 
     # where every sample is discordant the estimate itself lies on the edge
-    return min(bound(-1.0 + 1e-12, Z), estimate), max(bound(1.0 - 1e-12, -Z), estimate)
+    return min(bound(-1.0 + 1e-12, z), estimate), max(bound(1.0 - 1e-12, -z), estimate)
 
 
-def sqnr_db(signal: Floats, noise: Floats) -> Interval:
+def sqnr_db(signal: Floats, noise: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of 10·log10(Σ signal / Σ noise) in dB; both are powers per sample."""
     if len(noise) and not noise.any():
         return undefined("no noise at all: the outputs are identical", len(noise))
     if len(signal) and not signal.any():
         return undefined("the fp32 output is zero throughout", len(noise))
-    return _decibels(signal, noise)
+    return _decibels(signal, noise, confidence)
 
 
-def sqnr_drop_db(noise: Floats, reference_noise: Floats) -> Interval:
+def sqnr_drop_db(noise: Floats, reference_noise: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of 10·log10(Σ noise / Σ reference noise) in dB: by how much a variant's SQNR is below the reference's."""
     if len(noise) and not (noise.any() and reference_noise.any()):
         return undefined("no noise at all: the outputs of one of the two are identical to fp32's", len(noise))
-    return _decibels(noise, reference_noise)
+    return _decibels(noise, reference_noise, confidence)
 
 
-def _decibels(above: Floats, below: Floats) -> Interval:
+def _decibels(above: Floats, below: Floats, confidence: float) -> Interval:
     """10·log10 of a ratio of means, by the delta method on its logarithm, with t."""
     n = len(above)
     if n == 0:
@@ -123,7 +122,8 @@ def _decibels(above: Floats, below: Floats) -> Interval:
     if n == 1:
         return Interval(value=value, low=None, high=None, method="one sample has no interval", samples=1)
     influence = (above / numerator - below / denominator) * (10 / math.log(10))
-    return _t(value, float(influence.std(ddof=1)) / math.sqrt(n), n - 1, method="delta method", samples=n)
+    error = float(influence.std(ddof=1)) / math.sqrt(n)
+    return _t(value, error, n - 1, confidence, method="delta method", samples=n)
 
 
 def jackknife(full: float, without: Floats, samples: int) -> Interval:
@@ -134,23 +134,27 @@ def jackknife(full: float, without: Floats, samples: int) -> Interval:
     if g < 2:
         return Interval(value=full, low=None, high=None, method="one shard has no interval", samples=samples)
     variance = (g - 1) / g * float(np.square(without - without.mean()).sum())
-    return _t(full, math.sqrt(variance), g - 1, method=f"jackknife over {g} shards", samples=samples)
+    return _t(full, math.sqrt(variance), g - 1, CONFIDENCE, method=f"jackknife over {g} shards", samples=samples)
 
 
 def jackknife_drop(full: float, without: Floats, samples: int) -> Interval:
     """The same of a drop, with the p-value of a true drop of zero."""
-    return _with_t_test(jackknife(full, without, samples), len(without) - 1)
+    return _with_t_test(jackknife(full, without, samples), len(without) - 1, CONFIDENCE)
 
 
-def _t(center: float, error: float, freedom: int, *, method: str, samples: int) -> Interval:
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * error
+def _normal(confidence: float) -> float:
+    return float(stats.norm.ppf(0.5 + confidence / 2))
+
+
+def _t(center: float, error: float, freedom: int, confidence: float, *, method: str, samples: int) -> Interval:
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * error
     return Interval(value=center, low=center - half, high=center + half, method=method, samples=samples)
 
 
-def _with_t_test(found: Interval, freedom: int) -> Interval:
+def _with_t_test(found: Interval, freedom: int, confidence: float) -> Interval:
     if found.value is None or found.high is None:
         return found
-    error = (found.high - found.value) / float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+    error = (found.high - found.value) / float(stats.t.ppf(0.5 + confidence / 2, freedom))
     if error > 0:
         p_value = float(2 * stats.t.sf(abs(found.value) / error, freedom))
     else:

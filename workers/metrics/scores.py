@@ -8,8 +8,8 @@ from service.domain.layers import ALL_INT8, FP32
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import SweepMode
 from workers.metrics import intervals
-from workers.metrics.intervals import Floats
-from workers.metrics.shard_result import ShardResult, concatenate
+from workers.metrics.intervals import CONFIDENCE, Floats
+from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric
 
 # measure → the name that it has in the table
@@ -26,23 +26,38 @@ BINARY = ("correct", "correct5", "agreement")
 
 
 class Scoreboard:
-    """The scores of all variants in ``shards`` (in shard order; all hold the same variants)."""
+    """The scores of all variants in ``shards`` (in shard order).
 
-    def __init__(self, shards: Sequence[ShardResult], metric: TaskMetric) -> None:
+    A shard need not hold every variant: a score is over the shards that hold it, a drop over those that hold both.
+    ``looks``: how often the intervals are looked at while samples come in. They hold at each look with 95 % confidence,
+    at the price of width (union bound). ``confidence`` is that of all looks together.
+    """
+
+    def __init__(
+        self, shards: Sequence[ShardResult], metric: TaskMetric, *, looks: int = 1, confidence: float = CONFIDENCE
+    ) -> None:
         self._shards = shards
         self._metric = metric
-        self._all = concatenate(shards)
-        self._row = {name: index for index, name in enumerate(self._all.variants)}
+        self._confidence = 1 - (1 - confidence) / looks
+        self._rows = [{name: row for row, name in enumerate(each.variants)} for each in shards]
+        self._failures: dict[str, str] = {}
+        for each in shards:
+            self._failures = {**each.failures, **self._failures}
 
     @property
     def failures(self) -> Mapping[str, str]:
         """Variant → why it was not measured."""
-        return self._all.failures
+        return self._failures
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Those that were measured."""
-        return tuple(name for name in self._all.variants if name not in self._all.failures)
+        every = dict.fromkeys(name for each in self._shards for name in each.variants)
+        return tuple(name for name in every if name not in self._failures)
+
+    def samples(self, variant: str) -> int:
+        """How many the variant was measured on."""
+        return sum(self._shards[each].samples for each in self._holding(variant))
 
     def score(self, variant: str, *, against: str = FP32) -> VariantScore:
         """The variant's metric, its drop against another variant (positive: worse), and every measure."""
@@ -64,81 +79,97 @@ class Scoreboard:
         score = self.score(variant)
         return score.model_copy(update={"drop": self._drop(ALL_INT8, variant)})
 
-    def _of(self, variant: str, measure: str) -> Floats:
-        row: Floats = self._all.measures[measure][self._row[variant]]
-        return row
+    def drops(self, variant: str, *, against: str, measure: str, higher_is_better: bool) -> Floats:
+        """By how much each sample's measure is worse than that of the other variant, (n,), in the order of shards."""
+        shards = self._holding(variant, against)
+        mine, theirs = (self._of(each, measure, shards) for each in (variant, against))
+        return theirs - mine if higher_is_better else mine - theirs
+
+    def _holding(self, *variants: str) -> list[int]:
+        """The shards that hold all of these."""
+        return [index for index, rows in enumerate(self._rows) if all(each in rows for each in variants)]
+
+    def _of(self, variant: str, measure: str, shards: Sequence[int]) -> Floats:
+        rows = [self._shards[each].measures[measure][self._rows[each][variant]] for each in shards]
+        return np.concatenate(rows) if rows else np.zeros(0)
 
     def _value(self, variant: str) -> Interval:
-        if variant in self.failures:
+        if variant in self._failures:
             return self._unmeasured(variant)
+        shards = self._holding(variant)
         if self._metric.name == "sqnr":
-            return intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse"))
+            return intervals.sqnr_db(
+                self._of(variant, "signal", shards), self._of(variant, "mse", shards), self._confidence
+            )
         if self._metric.measure is not None:
-            return _mean(self._metric.measure, self._of(variant, self._metric.measure))
-        full, without = self._leaving_out(lambda shards: self._compute(variant, shards))
-        return intervals.jackknife(full, without, self._all.samples)
+            return self._mean(self._metric.measure, self._of(variant, self._metric.measure, shards))
+        full, without = _leaving_out(shards, lambda some: self._compute(variant, some))
+        return intervals.jackknife(full, without, self.samples(variant))
 
     def _drop(self, variant: str, reference: str) -> Interval:
         for each in (variant, reference):
-            if each in self.failures:
+            if each in self._failures:
                 return self._unmeasured(each)
         sign = 1.0 if self._metric.higher_is_better else -1.0
+        shards = self._holding(variant, reference)
         if self._metric.name == "sqnr":
-            return self._sqnr_drop(variant, reference)
+            return self._sqnr_drop(variant, reference, shards)
         if self._metric.measure is not None:
-            mine, theirs = (self._of(each, self._metric.measure) for each in (variant, reference))
-            return _mean_drop(self._metric.measure, sign * theirs, sign * mine)
-        full, without = self._leaving_out(
-            lambda shards: sign * (self._compute(reference, shards) - self._compute(variant, shards))
+            mine, theirs = (self._of(each, self._metric.measure, shards) for each in (variant, reference))
+            return self._mean_drop(self._metric.measure, sign * theirs, sign * mine)
+        full, without = _leaving_out(
+            shards, lambda some: sign * (self._compute(reference, some) - self._compute(variant, some))
         )
-        return intervals.jackknife_drop(full, without, self._all.samples)
+        return intervals.jackknife_drop(full, without, sum(self._shards[each].samples for each in shards))
 
-    def _sqnr_drop(self, variant: str, reference: str) -> Interval:
+    def _sqnr_drop(self, variant: str, reference: str, shards: Sequence[int]) -> Interval:
         """In dB: −SQNR against fp32 (which has no noise), else how much more noise than the reference."""
+        noise = self._of(variant, "mse", shards)
         if reference == FP32:
-            return _negated(intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse")))
-        return intervals.sqnr_drop_db(self._of(variant, "mse"), self._of(reference, "mse"))
+            return _negated(intervals.sqnr_db(self._of(variant, "signal", shards), noise, self._confidence))
+        return intervals.sqnr_drop_db(noise, self._of(reference, "mse", shards), self._confidence)
 
     def _measures(self, variant: str) -> dict[str, Interval]:
-        if variant in self.failures:
+        shards = self._holding(variant)
+        if variant in self._failures or not shards:
             return {}
         found = {}
         for measure, name in TABLE_NAMES.items():
-            if measure in self._all.measures:
-                found[name] = _mean(measure, self._of(variant, measure))
-        found["sqnr_db"] = intervals.sqnr_db(self._of(variant, "signal"), self._of(variant, "mse"))
+            if measure in self._shards[shards[0]].measures:
+                found[name] = self._mean(measure, self._of(variant, measure, shards))
+        signal, noise = (self._of(variant, each, shards) for each in ("signal", "mse"))
+        found["sqnr_db"] = intervals.sqnr_db(signal, noise, self._confidence)
         return found
 
     def _unmeasured(self, variant: str) -> Interval:
-        return intervals.undefined(f"{variant} was not measured: {self.failures[variant]}", self._all.samples)
+        return intervals.undefined(f"{variant} was not measured: {self._failures[variant]}", self.samples(variant))
 
-    def _compute(self, variant: str, shards: Sequence[ShardResult]) -> float:
+    def _compute(self, variant: str, shards: Sequence[int]) -> float:
         assert self._metric.corpus is not None
-        row = self._row[variant]
-        states = [{name: array[row] for name, array in each.states.items()} for each in shards]
+        states = [
+            {name: array[self._rows[each][variant]] for name, array in self._shards[each].states.items()}
+            for each in shards
+        ]
         return self._metric.corpus.compute(states)
 
-    def _leaving_out(self, compute: Callable[[Sequence[ShardResult]], float]) -> tuple[float, Floats]:
-        """A number over all shards, and over all but one, shape (shards,); of a lone shard, shape (0,)."""
-        count = len(self._shards)
-        without = [
-            compute([each for index, each in enumerate(self._shards) if index != left_out])
-            for left_out in range(count if count > 1 else 0)
-        ]
-        return compute(self._shards), np.asarray(without)
+    def _mean(self, measure: str, values: Floats) -> Interval:
+        interval = intervals.proportion if _is_binary(measure, values) else intervals.mean
+        return interval(values, self._confidence)
+
+    def _mean_drop(self, measure: str, reference: Floats, variant: Floats) -> Interval:
+        if measure not in BINARY:
+            # a continuous measure against fp32 is zero only where nothing at all changed: no test would say more
+            return intervals.mean(reference - variant, self._confidence)
+        if _is_binary(measure, reference, variant):
+            return intervals.proportion_difference(reference, variant, self._confidence)
+        return intervals.mean_drop(reference - variant, self._confidence)
 
 
-def _mean(measure: str, values: Floats) -> Interval:
-    return intervals.proportion(values) if _is_binary(measure, values) else intervals.mean(values)
-
-
-def _mean_drop(measure: str, reference: Floats, variant: Floats) -> Interval:
-    if measure not in BINARY:
-        # a continuous measure against fp32 is zero only where nothing at all changed: no test would say more
-        return intervals.mean(reference - variant)
-    if _is_binary(measure, reference, variant):
-        return intervals.proportion_difference(reference, variant)
-    return intervals.mean_drop(reference - variant)
+def _leaving_out(shards: Sequence[int], compute: Callable[[Sequence[int]], float]) -> tuple[float, Floats]:
+    """A number over all shards, and over all but one, shape (shards,); of a lone shard, shape (0,)."""
+    left_out = shards if len(shards) > 1 else []
+    without = [compute([each for each in shards if each != one]) for one in left_out]
+    return compute(shards), np.asarray(without)
 
 
 def _is_binary(measure: str, *values: Floats) -> bool:

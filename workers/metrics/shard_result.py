@@ -117,13 +117,17 @@ def assemble(variants: Sequence[str], identities: Sequence[str], sources: Sequen
     return ShardResult(tuple(variants), measures, states, failures, tuple(identities))
 
 
-def concatenate(results: Sequence[ShardResult]) -> ShardResult:
-    """The per-sample measures of shards that hold the same variants, one after another (corpus states stay apart)."""
-    first = results[0]
-    if any(each.variants != first.variants for each in results):
-        raise ValueError("the shards hold different variants")
-    measures = {name: np.concatenate([each.measures[name] for each in results], axis=1) for name in first.measures}
-    failures: dict[str, str] = {}
-    for each in results:
-        failures = {**each.failures, **failures}
-    return ShardResult(first.variants, measures, {}, failures)
+def merge(results: Sequence[ShardResult]) -> ShardResult:
+    """All variants that were measured on one shard's samples, of each name the first (corpus states stay apart)."""
+    rows = {name: (each, row) for each in reversed(results) for row, name in enumerate(each.variants)}
+    names = tuple(dict.fromkeys(name for each in results for name in each.variants))
+    if len(results) == 1 or names == results[0].variants:
+        return results[0]
+    failures = {name: rows[name][0].failures[name] for name in names if name in rows[name][0].failures}
+
+    def stacked(kind: str, measure: str) -> Array:
+        return np.stack([getattr(source, kind)[measure][row] for source, row in (rows[name] for name in names)])
+
+    measures = {measure: stacked("measures", measure).astype(np.float64) for measure in results[0].measures}
+    states = {state: stacked("states", state) for state in results[0].states}
+    return ShardResult(names, measures, states, failures)

@@ -6,9 +6,10 @@ import numpy as np
 
 from service.domain.errors import InvalidInput, SweepFailure
 from service.domain.layers import LAYER_PREFIX, Layer
-from service.domain.settings import SweepMode
+from service.domain.settings import SweepMethod, SweepMode
 from workers.backends.protocol import Array, OpenedModel, Tensors
 from workers.calibration.observers import Observer, Unusable, make_observer
+from workers.engine import racing
 from workers.sweep.job import Job
 from workers.sweep.outcome import Calibrated
 from workers.sweep.plan import Plan, layer_variants, sweep_variants
@@ -36,9 +37,11 @@ def run(job: Job) -> Calibrated:
     failed |= _trial(job, model, plan.active(failed))
     active = plan.active(failed)
     if not active:
-        first = next(iter(failed.values()))
-        raise SweepFailure(f"no layer can be measured in int8; the first one: {first}", code="no-layers")
-    return Calibrated(amax, failed, variants=len(sweep_variants(active, job.settings.mode)))
+        why = next(iter(failed.values()))
+        raise SweepFailure(f"no layer can be measured in int8; the first one: {why}", code="no-layers")
+    sizes = plan.shard_sizes()
+    first = racing.looks(sizes)[0] if job.settings.method is SweepMethod.RACING else len(sizes)
+    return Calibrated(amax, failed, variants=len(sweep_variants(active, job.settings.mode)), shards=first)
 
 
 def _calibration_batches(job: Job, plan: Plan) -> Iterator[Tensors]:

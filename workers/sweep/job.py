@@ -3,13 +3,14 @@
 The last opened model and evaluation set stay open in the worker's process, for the sweep's next unit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from service.domain.errors import LeaseLost
 from service.domain.layers import Layer
-from service.domain.settings import BackendName, Preprocessing, SweepSettings
+from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
 from service.store.units import Lease
@@ -18,7 +19,10 @@ from workers.backends.registry import backend, device_for
 from workers.context import WorkerContext
 from workers.data.binding import BoundEvaluationSet
 from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
+from workers.engine import racing
 from workers.lease import HeldLease
+from workers.metrics.scores import Scoreboard
+from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric, resolve_metric
 from workers.sweep.plan import Plan
 
@@ -114,6 +118,11 @@ class Job:
         plan = self.plan
         outputs = [each.name for each in plan.outputs]
         return resolve_metric(self.settings.metric, has_labels=plan.has_labels, output_names=outputs)
+
+    def board(self, shards: Sequence[ShardResult]) -> Scoreboard:
+        """The scores over these shards; those of a race, which are looked at again and again, hold at every look."""
+        racing_ = self.settings.method is SweepMethod.RACING
+        return Scoreboard(shards, self.metric(), looks=len(racing.looks(self.plan.shard_sizes())) if racing_ else 1)
 
 
 def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:

@@ -69,21 +69,24 @@ def _measure_in_batches(job: Job, metric: TaskMetric, variants: Sequence[Variant
 
 
 def variants_of(job: Job) -> tuple[Variant, ...]:
-    """What the unit measures: the whole table, or the mixed variants of a verification round."""
+    """What the unit measures: the whole table, or what the decision still needs."""
     layers = job.active_layers()
     if job.lease.kind is UnitKind.MEASURE:
         return sweep_variants(layers, job.settings.mode)
+    table = {each.name: each for each in sweep_variants(layers, job.settings.mode)}
     every = frozenset(each.id for each in layers)
-    mixed = (
-        Variant(name=mixed_name(fallback), int8=every - frozenset(fallback))
-        for fallback in job.lease.payload["fallbacks"]
-    )
-    return (Variant(name=FP32, int8=frozenset()), *mixed)
+    wanted = (FP32, *job.lease.payload["variants"])
+    return tuple(table.get(each) or Variant(name=each, int8=every - frozenset(fallback_of(each))) for each in wanted)
 
 
-def mixed_name(fallback: list[str]) -> str:
+def mixed_name(fallback: Sequence[str]) -> str:
     """The name of a mixed variant: its fallback layers, by id, in the order of the list."""
     return MIXED_PREFIX + "\n".join(fallback)
+
+
+def fallback_of(name: str) -> tuple[str, ...]:
+    """The fallback layers of the mixed variant with this name."""
+    return tuple(name.removeprefix(MIXED_PREFIX).split("\n"))
 
 
 def _reference(job: Job, model: OpenedModel, batches: list[Batch], output: str) -> list[Array]:

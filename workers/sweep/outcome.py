@@ -1,5 +1,6 @@
 """What a unit of each phase hands over when it is done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +24,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants follow."""
+    """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants and shards follow."""
 
     amax: dict[str, float]
     failed: dict[str, str]
     variants: int
+    shards: int
     warnings: Warnings = field(default_factory=list)
 
 
@@ -46,16 +48,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class NextRound:
-    """Fallback lists (layer ids) that the decision needs measured."""
+    """What the decision needs measured: shard → the names of variants. ``stopped``: layer id → why it is not."""
 
-    fallbacks: tuple[tuple[str, ...], ...]
+    variants: Mapping[int, tuple[str, ...]]
+    stopped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Decided:
-    """The decision stands."""
+    """The decision stands. ``stopped``: layer id → why it was measured on no more samples."""
 
     decision: Decision
+    stopped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,10 @@ class Plan(Frozen):
         """Indices of the samples in the order in which shards take them, shape (samples,)."""
         return np.random.default_rng(self.seed).permutation(self.population)[: self.samples]
 
+    def shard_sizes(self) -> tuple[int, ...]:
+        """How many samples each shard holds."""
+        return tuple(each.stop - each.start for each in self.shards)
+
     def active(self, failed: dict[str, str]) -> tuple[Layer, ...]:
         """The layers that can be in int8: neither excluded nor failed."""
         return tuple(each for each in self.layers if each.id not in self.excluded and each.id not in failed)

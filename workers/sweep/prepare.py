@@ -9,7 +9,7 @@ import numpy as np
 
 from service import __version__
 from service.domain.errors import InvalidInput, SweepFailure
-from service.domain.settings import BackendName
+from service.domain.settings import BackendName, SweepMethod
 from workers.backends.registry import backend
 from workers.data.binding import BoundEvaluationSet
 from workers.engine.batch_size import batch_size
@@ -28,7 +28,13 @@ def run(job: Job) -> Prepared:
         dataset = job.open_dataset()
         calibration = job.open_dataset(calibration=True)
         outputs = [each.name for each in model.facts.outputs]
-        resolve_metric(settings.metric, has_labels=dataset.targets is not None, output_names=outputs)
+        metric = resolve_metric(settings.metric, has_labels=dataset.targets is not None, output_names=outputs)
+        if settings.method is SweepMethod.RACING and metric.corpus is not None:
+            raise InvalidInput(
+                f"metric.name: {metric.name} has no value for each sample, by which method racing compares layers; "
+                "use method exact, or another metric",
+                field="metric.name",
+            )
     except InvalidInput as error:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)

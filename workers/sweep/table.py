@@ -1,18 +1,19 @@
 """The layer table, made from the shards that are measured so far, and kept in the database for whoever polls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from service.domain.layers import CONTROLS, LAYER_PREFIX, Layer
-from service.domain.results import LayerResult
+from service.domain.results import LayerResult, VariantScore
+from service.domain.settings import SweepMethod, SweepMode
 from service.domain.states import UnitKind, UnitState
-from service.selection.ranking import Ranked, rank_layers
+from service.selection.ranking import Ranked, is_significant, rank_layers
 from service.store import units
 from service.store.tables import LayerRow, ScoreRow, SweepRow
 from workers.metrics.scores import Scoreboard
-from workers.metrics.shard_result import ShardResult
+from workers.metrics.shard_result import ShardResult, merge
 from workers.sweep.job import Job
 from workers.sweep.outcome import Decided, Measured, NextRound, Outcome, Table
 
@@ -23,35 +24,51 @@ def refresh(job: Job, outcome: Outcome) -> Table | None:
     Workers that finish shards at the same time don't see each other's: the first selection completes the table.
     """
     if isinstance(outcome, Measured) and outcome.kind is UnitKind.MEASURE:
-        done = {**measured_shards(job), job.lease.ordinal: outcome.result}
-    elif isinstance(outcome, NextRound | Decided) and job.plan.shards_in_table < len(job.plan.shards):
+        done = measured_shards(job, {job.lease.ordinal: outcome.result})
+        return make(job, [done[each] for each in sorted(done)], {})
+    racing = job.settings.method is SweepMethod.RACING
+    if isinstance(outcome, NextRound | Decided) and (racing or job.plan.shards_in_table < len(job.plan.shards)):
         done = measured_shards(job)
-    else:
-        return None
-    return make(job, [done[each] for each in sorted(done)])
+        return make(job, [done[each] for each in sorted(done)], outcome.stopped)
+    return None
 
 
-def measured_shards(job: Job) -> dict[int, ShardResult]:
-    """Ordinal → result of each shard that is done."""
+def measured_shards(job: Job, own: Mapping[int, ShardResult] | None = None) -> dict[int, ShardResult]:
+    """Ordinal → all that was measured on the shard, for the table or for the decision; ``own``: not stored yet."""
     with job.context.database.read() as session:
-        rows = units.units_of(session, job.sweep_id, UnitKind.MEASURE)
-        done = {row.ordinal: row.result_sha256 for row in rows if row.state == UnitState.DONE}
-    return {
-        ordinal: ShardResult.from_bytes(job.context.blobs.read(sha256)) for ordinal, sha256 in done.items() if sha256
-    }
+        rows = [
+            row
+            for kind in (UnitKind.MEASURE, UnitKind.VERIFY)
+            for row in units.units_of(session, job.sweep_id, kind)
+            if row.state == UnitState.DONE
+        ]
+        stored = [(row.ordinal, row.result_sha256) for row in rows if row.result_sha256]
+    found: dict[int, list[ShardResult]] = {ordinal: [result] for ordinal, result in (own or {}).items()}
+    for ordinal, sha256 in stored:
+        found.setdefault(ordinal, []).append(ShardResult.from_bytes(job.context.blobs.read(sha256)))
+    return {ordinal: merge(results) for ordinal, results in found.items()}
 
 
-def make(job: Job, shards: Sequence[ShardResult]) -> Table:
-    """The table over these shards."""
+def layer_scores(board: Scoreboard, mode: SweepMode) -> dict[str, VariantScore]:
+    """Layer id → score, its sensitivity as the drop."""
+    names = [each for each in board.variants if each.startswith(LAYER_PREFIX)]
+    return {name.removeprefix(LAYER_PREFIX): board.sensitivity(name, mode) for name in names}
+
+
+def ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
+    """The layers' order, by the intervals of one look: what all samples would be ranked by."""
+    return rank_layers(layer_scores(Scoreboard(shards, job.metric()), job.settings.mode), job.settings.mode)
+
+
+def make(job: Job, shards: Sequence[ShardResult], stopped: Mapping[str, str]) -> Table:
+    """The table over these shards; ``stopped``: layer id → why it is measured on no more of them."""
     plan, failed, amax = job.plan, job.failed, job.amax
-    board = Scoreboard(shards, job.metric())
-    failed |= {name.removeprefix(LAYER_PREFIX): why for name, why in board.failures.items() if name not in CONTROLS}
-    scores = {
-        name.removeprefix(LAYER_PREFIX): board.sensitivity(name, job.settings.mode)
-        for name in board.variants
-        if name not in CONTROLS
+    board = job.board(shards)
+    failed |= {
+        name.removeprefix(LAYER_PREFIX): why for name, why in board.failures.items() if name.startswith(LAYER_PREFIX)
     }
-    ranks = {ranked.layer_id: (place, ranked) for place, ranked in enumerate(rank_layers(scores), start=1)}
+    scores = layer_scores(board, job.settings.mode)
+    ranks = {each.layer_id: place for place, each in enumerate(ranking(job, shards), start=1)}
 
     def row(layer: Layer) -> LayerResult:
         state, reason = "measured", None
@@ -59,15 +76,16 @@ def make(job: Job, shards: Sequence[ShardResult]) -> Table:
             state, reason = "excluded", plan.excluded[layer.id]
         elif layer.id in failed:
             state, reason = "failed", failed[layer.id]
-        place: tuple[int, Ranked] | None = ranks.get(layer.id)
+        score = scores.get(layer.id)
         return LayerResult(
             layer=layer,
             state=state,
             reason=reason,
-            rank=place[0] if place else None,
-            significant=place[1].significant if place else None,
+            rank=ranks.get(layer.id),
+            significant=is_significant(score.drop) if score else None,
             amax={edge: amax[edge] for edge in layer.activations if edge in amax},
-            score=scores.get(layer.id),
+            stopped=stopped.get(layer.id),
+            score=score,
         )
 
     controls = tuple(board.score(name) for name in CONTROLS if name in board.variants)

@@ -63,7 +63,7 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
 def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     sweep.amax = {"amax": outcome.amax, "failed": outcome.failed}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
-    shards = sweep.plan["shards"]
+    shards = sweep.plan["shards"][: outcome.shards]
     variants = outcome.variants
     new = [
         NewUnit(
@@ -81,7 +81,7 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
 
 def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:
     sweep.round += 1
-    lists = [list(fallback) for fallback in outcome.fallbacks]
+    shards = sweep.plan["shards"]
     new = [
         NewUnit(
             UnitKind.VERIFY,
@@ -89,10 +89,10 @@ def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:
             sweep.backend,
             round=sweep.round,
             ordinal=ordinal,
-            payload={**shard, "fallbacks": lists},
-            cost=float((len(lists) + 1) * (shard["stop"] - shard["start"])),
+            payload={**shards[ordinal], "variants": list(variants)},
+            cost=float((len(variants) + 1) * (shards[ordinal]["stop"] - shards[ordinal]["start"])),
         )
-        for ordinal, shard in enumerate(sweep.plan["shards"])
+        for ordinal, variants in sorted(outcome.variants.items())
     ]
     return _queue(session, sweep, Phase.VERIFY, new)
 

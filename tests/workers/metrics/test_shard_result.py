@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.domain.errors import QuantsieveError
-from workers.metrics.shard_result import ShardResult, assemble, concatenate
+from workers.metrics.shard_result import ShardResult, assemble, merge
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 FLOATS = st.floats(width=64)
@@ -118,24 +118,18 @@ def test_the_error_names_a_version_that_is_not_known() -> None:
         ShardResult.from_bytes(DAMAGED["another version"])
 
 
-def test_shards_are_joined_along_the_samples() -> None:
-    joined = concatenate([result(("a", "b"), 1, 2, 3, 4), result(("a", "b"), 5, 6)])
-    assert joined.measures["mse"].tolist() == [[1, 2, 5], [3, 4, 6]]
-    assert joined.samples == 3
+def test_what_was_measured_on_a_shard_at_different_times_is_merged_by_name_the_first_counts() -> None:
+    table = result(("fp32", "layer:a"), 0, 0, 1, 2, states={"tp": np.array([[1], [2]])})
+    later = result(("fp32", "layer:b"), 9, 9, 3, 4, states={"tp": np.array([[9], [3]])})
+    found = merge([table, later])
+    assert found.variants == ("fp32", "layer:a", "layer:b")
+    assert found.measures["mse"].tolist() == [[0, 0], [1, 2], [3, 4]]
+    assert found.states["tp"].tolist() == [[1], [2], [3]]
 
 
-def test_a_variant_that_failed_in_one_shard_has_failed_with_its_first_reason() -> None:
-    shards = [
-        result(("a", "b"), 1, 2),
-        result(("a", "b"), 1, np.nan, failures={"b": "first"}),
-        result(("a", "b"), 1, np.nan, failures={"b": "second"}),
-    ]
-    assert concatenate(shards).failures == {"b": "first"}
-
-
-def test_shards_of_different_variants_are_not_joined() -> None:
-    with pytest.raises(ValueError, match="different variants"):
-        concatenate([result(("a", "b"), 1, 2), result(("b", "a"), 1, 2)])
+def test_a_merged_variant_keeps_its_failure() -> None:
+    failed = result(("fp32", "b"), 0, np.nan, failures={"b": "no kernel"})
+    assert merge([result(("fp32", "a"), 0, 1), failed]).failures == {"b": "no kernel"}
 
 
 def test_rows_are_assembled_by_identity_whatever_they_were_called() -> None:
