@@ -1,23 +1,17 @@
 """The per-sample results of one shard, as stored: arrays in a zip, never a pickle; equal results are equal bytes."""
 
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from service.domain.errors import QuantsieveError
+from workers.metrics.packed import DAMAGES, damaged, pack, unpack
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 
-HEADER = "header.json"
 VERSION = 1
-EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time in the zip, so that equal results have one hash
 
 
 @dataclass(frozen=True)
@@ -42,50 +36,30 @@ class ShardResult:
 
     def to_bytes(self) -> bytes:
         """As a zip of .npy members and a JSON header."""
-        header = {
-            "version": VERSION,
-            "variants": self.variants,
-            "failures": self.failures,
-            "identities": self.identities,
-        }
-        members = {HEADER: json.dumps(header, sort_keys=True).encode()}
-        for kind, arrays in (("measures", self.measures), ("states", self.states)):
-            for name in sorted(arrays):
-                members[f"{kind}/{name}.npy"] = _npy(arrays[name])
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in members.items():
-                archive.writestr(zipfile.ZipInfo(name, EPOCH), content, zipfile.ZIP_DEFLATED, 1)
-        return buffer.getvalue()
+        header = {"variants": self.variants, "failures": self.failures, "identities": self.identities}
+        arrays: dict[str, Array] = {}
+        for kind, named in (("measures", self.measures), ("states", self.states)):
+            arrays |= {f"{kind}/{name}": named[name] for name in sorted(named)}
+        return pack(VERSION, header, arrays)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ShardResult":
         """What ``to_bytes`` wrote; raises QuantsieveError (``damaged-result``) for anything else."""
         try:
             return cls._read(content)
-        except (zipfile.BadZipFile, zlib.error, EOFError, LookupError, TypeError, ValueError) as error:
-            raise QuantsieveError(f"a shard's stored result cannot be read: {error}", code="damaged-result") from error
+        except DAMAGES as error:
+            raise damaged(error) from error
 
     @classmethod
     def _read(cls, content: bytes) -> "ShardResult":
+        header, arrays = unpack(VERSION, content)
         found: dict[str, dict[str, Array]] = {"measures": {}, "states": {}}
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            header = json.loads(archive.read(HEADER))
-            if header["version"] != VERSION:
-                raise ValueError(f"it has version {header['version']}, and this program reads {VERSION}")
-            for name in archive.namelist():
-                if name != HEADER:
-                    kind, _, rest = name.partition("/")
-                    found[kind][rest.removesuffix(".npy")] = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+        for name, array in arrays.items():
+            kind, _, rest = name.partition("/")
+            found[kind][rest] = array
         measures = {name: array.astype(np.float64) for name, array in found["measures"].items()}
         identities = tuple(header["identities"])
         return cls(tuple(header["variants"]), measures, found["states"], header["failures"], identities)
-
-
-def _npy(array: Array) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def assemble(variants: Sequence[str], identities: Sequence[str], sources: Sequence[ShardResult]) -> ShardResult:
