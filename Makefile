@@ -26,6 +26,7 @@ serve: .venv/ready  ## the API, one worker and the broker, until Ctrl-C
 bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one run
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.probe
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out
