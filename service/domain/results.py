@@ -34,6 +34,28 @@ class VariantScore(Frozen):
     measures: dict[str, Interval]
 
 
+class Extent(Frozen):
+    """The smallest and the largest value that were seen."""
+
+    low: float
+    high: float
+
+
+class LayerStatistics(Frozen):
+    """What calibration tells of a layer without labels: by-products, on which no decision rests.
+
+    ``weight_ratio``: max |w| / mean |w|; None for a layer without a weight, and where that is zero throughout or holds
+    NaN or infinite values. ``activations``: activation edge → what was seen there in fp32. ``sqnr_db``: of the
+    operation's own output a (before its activation function), 10 · log10(Σ a² / Σ (a_int8 − a)²), where a_int8 has
+    the layer in int8 and the same fp32 inputs; None for the reason in ``no_sqnr``.
+    """
+
+    weight_ratio: float | None
+    activations: dict[str, Extent]
+    sqnr_db: float | None
+    no_sqnr: str | None = None
+
+
 class LayerResult(Frozen):
     """One row of the layer table. ``rank`` 1 is the most sensitive; None where the layer was not measured.
 
@@ -46,6 +68,7 @@ class LayerResult(Frozen):
     rank: int | None = None
     significant: bool | None = None
     amax: dict[str, float] = Field(default_factory=dict)
+    statistics: LayerStatistics | None = None
     stopped: str | None = None
     score: VariantScore | None = None
 

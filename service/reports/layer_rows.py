@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.domain.results import Interval, LayerResult
+from service.domain.results import Interval, LayerResult, LayerStatistics
 from service.reports.quantity import NO_NUMBER, Quantity, scaled_count, significant
 from service.reports.report import Report
 from service.selection.ranking import CONTINUOUS
@@ -32,6 +32,7 @@ class LayerRow:
     macs: Cell
     weights: Cell
     shape: str
+    statistics: str
 
 
 def layer_rows(report: Report) -> tuple[LayerRow, ...]:
@@ -65,7 +66,21 @@ def _row(report: Report, result: LayerResult) -> LayerRow:
         macs=Cell(scaled_count(layer.macs), layer.macs),
         weights=Cell(scaled_count(layer.weight_bytes or None, "B"), layer.weight_bytes),
         shape="×".join(str(size) for size in layer.output_shape or ()) or NO_NUMBER,
+        statistics=_statistics(result.statistics),
     )
+
+
+def _statistics(found: LayerStatistics | None) -> str:
+    """What calibration tells, in words; "" where it was not kept."""
+    if found is None:
+        return ""
+    number = Quantity().number
+    parts = [f"input {number(each.low)} to {number(each.high)}" for each in found.activations.values()]
+    if found.weight_ratio is not None:
+        parts.append(f"weights max/mean {number(found.weight_ratio)}")
+    if found.sqnr_db is not None:
+        parts.append(f"local SQNR {number(found.sqnr_db)} dB")
+    return " · ".join(parts)
 
 
 def _precision(report: Report, result: LayerResult) -> str:

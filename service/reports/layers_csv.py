@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from service.domain.results import Interval, LayerResult
 
-FIXED = ("rank", "name", "id", "op", "state", "significant", "reason", "output_shape", "macs", "weight_bytes", "amax")
+DESCRIPTION = ("rank", "name", "id", "op", "state", "significant", "reason", "output_shape", "macs", "weight_bytes")
+STATISTICS = ("amax", "activation_low", "activation_high", "weight_ratio", "sqnr_db")
 # a cell that begins like this would be run as a formula
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -18,13 +19,13 @@ def to_csv(layers: Sequence[LayerResult]) -> str:
     columns = [f"{name}{suffix}" for name in numbers for suffix in ("", "_low", "_high")]
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow([*FIXED, *columns, "drop_p_value", "samples"])
+    writer.writerow([*DESCRIPTION, *STATISTICS, *columns, "drop_p_value", "samples"])
     for each in layers:
-        writer.writerow([*_fixed(each), *_numbers(each, measures)])
+        writer.writerow([*_description(each), *_statistics(each), *_numbers(each, measures)])
     return buffer.getvalue()
 
 
-def _fixed(each: LayerResult) -> list[object]:
+def _description(each: LayerResult) -> list[object]:
     layer = each.layer
     return [
         each.rank,
@@ -37,8 +38,24 @@ def _fixed(each: LayerResult) -> list[object]:
         "x".join(str(size) for size in layer.output_shape or ()),
         layer.macs,
         layer.weight_bytes,
-        " ".join(f"{value!r}" for value in each.amax.values()),
     ]
+
+
+def _statistics(each: LayerResult) -> list[object]:
+    """Of an edge each number stands beside those of the layer's other edges, with a space between."""
+    found = each.statistics
+    extents = found.activations.values() if found else []
+    return [
+        _spaced(each.amax.values()),
+        _spaced(extent.low for extent in extents),
+        _spaced(extent.high for extent in extents),
+        found.weight_ratio if found else None,
+        found.sqnr_db if found else None,
+    ]
+
+
+def _spaced(values: Iterable[float]) -> str:
+    return " ".join(f"{value!r}" for value in values)
 
 
 def _numbers(each: LayerResult, measures: Sequence[str]) -> list[object]:

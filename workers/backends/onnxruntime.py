@@ -20,6 +20,7 @@ from workers.backends.protocol import (
     Observe,
     OpenedModel,
     OpenSettings,
+    OutputError,
     Tensors,
 )
 from workers.engine.fixed_batch import filled, length_of
@@ -163,11 +164,44 @@ class OnnxModel:
         """Fix the range of each activation edge."""
         self._amax.update(amax)
 
+    def weight(self, layer_id: str) -> Array | None:
+        """The layer's weight, batch norms folded in."""
+        weight = self._found[layer_id].weight
+        return None if weight is None else weight[1]
+
+    def output_errors(self, batches: Iterable[Tensors], layers: Sequence[str]) -> Iterator[Mapping[str, OutputError]]:
+        """One session that holds every layer twice and gives out sums only; where it cannot run, no layer has any."""
+        from workers.models.onnx_output_errors import NOISE, SIGNAL, with_output_errors
+
+        reasons = {each: self._broken_weight([each]) for each in layers}
+        broken = {each: OutputError(0.0, 0.0, why) for each, why in reasons.items() if why is not None}
+        usable = [each for each in layers if each not in broken]
+        made, names = with_output_errors(self._program.skeleton, [self._found[each] for each in usable], self._amax)
+        session = None
+        for batch in batches:
+            try:
+                added = {name: self._int8_weight(each) for name, each in made.weights.items()}
+                session = session or self._session(made.model, added)
+                sums = self._sums(session, batch)
+                found = {each: OutputError(sums[names[each, SIGNAL]], sums[names[each, NOISE]]) for each in usable}
+            except self.errors as error:
+                found = {each: OutputError(0.0, 0.0, first_line(error)) for each in usable}
+            yield broken | found
+
+    def _sums(self, session: Any, batch: Tensors) -> dict[str, float]:
+        """The sum of each output over the batch's samples."""
+        made = [each.name for each in session.get_outputs()]
+        rows = run(session, self.feeds(batch), made)
+        return {
+            name: float(self._cut(each, length_of(batch)).sum(dtype=np.float64))
+            for name, each in zip(made, rows, strict=True)
+        }
+
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
         """All variants, each from where it first differs from a trunk that is run once."""
         usable = []
         for variant in variants:
-            broken = self._broken_weight(variant)
+            broken = self._broken_weight(variant.int8)
             if broken is None:
                 usable.append(variant)
             else:
@@ -211,8 +245,8 @@ class OnnxModel:
         array: Array = np.asarray(tensor)
         return array[:length] if array.ndim and len(array) == self.facts.batch_size else array
 
-    def _broken_weight(self, variant: Variant) -> str | None:
-        for layer_id in sorted(variant.int8):
+    def _broken_weight(self, layers: Iterable[str]) -> str | None:
+        for layer_id in sorted(layers):
             weight = self._found[layer_id].weight
             if weight is not None and not np.isfinite(weight[1]).all():
                 return "its weight holds NaN or infinite values"

@@ -68,6 +68,18 @@ class ModelFacts:
     live_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class OutputError:
+    """A layer's output a in fp32 and in int8, from the same fp32 inputs: ``signal`` is Σ a², ``noise`` Σ (a_int8 − a)².
+
+    ``failure``: why they are not known; both are 0 then.
+    """
+
+    signal: float
+    noise: float
+    failure: str | None = None
+
+
 class OutOfMemory(Exception):
     """The device has no room for a batch of this size; a smaller one may fit."""
 
@@ -86,6 +98,15 @@ class OpenedModel(Protocol):
 
     def set_amax(self, amax: Mapping[str, float]) -> None:
         """Fix the range of each activation edge; weights' ranges come from the weights themselves."""
+
+    def weight(self, layer_id: str) -> Array | None:
+        """The layer's weight in floating point, as it is quantized (batch norms folded in); None where it has none."""
+
+    def output_errors(self, batches: Iterable[Tensors], layers: Sequence[str]) -> Iterator[Mapping[str, OutputError]]:
+        """For each batch what int8 does to each layer's own output: one pass in fp32, each layer once more in int8.
+
+        The ranges must be set; nothing is raised where a layer, or the batch, cannot run.
+        """
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
         """Outputs of every variant on every batch, in any order. Raises OutOfMemory where a batch is too large.

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 
 from service.domain.errors import RejectedFile, first_line
 from service.domain.settings import BackendName
-from workers.backends.protocol import Capability, Evaluated, Observe, OpenedModel, OpenSettings, OutOfMemory, Tensors
+from workers.backends.protocol import (
+    Array,
+    Capability,
+    Evaluated,
+    Observe,
+    OpenedModel,
+    OpenSettings,
+    OutOfMemory,
+    OutputError,
+    Tensors,
+)
 from workers.engine.fixed_batch import length_of
 
 if TYPE_CHECKING:
@@ -71,6 +81,15 @@ class TorchModel:
     def set_amax(self, amax: Mapping[str, float]) -> None:
         """Fix the range of each activation quantizer."""
         self._session.set_amax(amax)
+
+    def weight(self, layer_id: str) -> Array | None:
+        """The layer's weight, batch norms folded in."""
+        return self._session.weight(layer_id)
+
+    def output_errors(self, batches: Iterable[Tensors], layers: Sequence[str]) -> Iterator[Mapping[str, OutputError]]:
+        """One pass over the graph for each batch, in which each layer's node runs twice."""
+        for batch in batches:
+            yield self._session.output_errors(batch, frozenset(layers))
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence["Variant"]) -> Iterator[Evaluated]:
         """Batch by batch, all variants in one pass over the tree that they share."""

@@ -9,9 +9,11 @@ from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
 from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import fx
 
+from service.domain.errors import first_line
 from service.domain.settings import WeightGranularity
-from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, Tensors
-from workers.backends.torch_tree import TorchTree
+from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, OutputError, Tensors
+from workers.backends.torch_output_errors import ErrorMeter
+from workers.backends.torch_tree import ERRORS, TorchTree
 from workers.engine.fixed_batch import filled, length_of
 from workers.models.torch_export import TorchProgram
 from workers.models.torch_layers import Found, LayerFinder, Weight
@@ -140,6 +142,28 @@ class TorchSession:
         """Run fp32 and show the tensor on every activation edge."""
         self.select(frozenset())
         self.interpret(_Watcher(self._module, self._edges, observe, length_of(batch)), batch)
+
+    def weight(self, layer_id: str) -> Array | None:
+        """The layer's weight in float32; None where it has none."""
+        weight = next(each.weight for each in self._found if each.layer.id == layer_id)
+        if weight is None:
+            return None
+        values: Array = weight.value.detach().float().cpu().numpy()
+        return values
+
+    def output_errors(self, batch: Tensors, layers: frozenset[str]) -> dict[str, OutputError]:
+        """Run fp32, and each of these layers once more in int8 from the same inputs."""
+        self.select(frozenset())
+        broken = {each: why for each, why in self._broken.items() if each in layers}
+        nodes = {each.node: each.layer.id for each in self._found if each.layer.id in layers - broken.keys()}
+        length = length_of(batch) if self.facts.batch_size is not None else None
+        meter = ErrorMeter(self._module, nodes, self.layer_of, select=self.select, length=length)
+        try:
+            self.interpret(meter, batch)
+        except ERRORS as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            return {each: OutputError(0.0, 0.0, reason) for each in layers}
+        return meter.errors | {each: OutputError(0.0, 0.0, why) for each, why in broken.items()}
 
     def interpret(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
         """Outputs by name, each (n, ...), as this interpreter of the graph finds them, the selected layers in int8."""

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.domain.results import Extent
 from service.domain.settings import CalibrationSettings
 
 Array = npt.NDArray[np.generic]
@@ -41,6 +42,9 @@ class Observer(Protocol):
     def amax(self) -> float | Unusable:
         """The calibrated maximum of |x|; 0.0 for a tensor that is zero throughout."""
 
+    def extent(self) -> Extent | None:
+        """The smallest and the largest x; None where no range can be given."""
+
 
 def make_observer(settings: CalibrationSettings) -> Observer:
     """The observer of a calibration method."""
@@ -51,7 +55,7 @@ class MaxObserver:
     """The largest |x|."""
 
     def __init__(self) -> None:
-        self._amax = 0.0
+        self._low, self._high = math.inf, -math.inf
         self._seen = False
         self._finite = True
 
@@ -60,13 +64,18 @@ class MaxObserver:
         if tensor.size == 0:
             return
         self._seen = True
-        largest = float(np.abs(tensor).max())  # NaN wins over any number
-        self._finite &= bool(np.isfinite(largest))
-        self._amax = max(self._amax, largest)
+        low, high = float(tensor.min()), float(tensor.max())  # NaN wins over any number
+        self._finite &= math.isfinite(low) and math.isfinite(high)
+        self._low, self._high = min(self._low, low), max(self._high, high)
 
     def amax(self) -> float | Unusable:
         """The largest |x|."""
-        return self._amax if self._seen and self._finite else _unusable(seen=self._seen)
+        extent = self.extent()
+        return _unusable(seen=self._seen) if extent is None else max(abs(extent.low), abs(extent.high))
+
+    def extent(self) -> Extent | None:
+        """The smallest and the largest x."""
+        return Extent(low=self._low, high=self._high) if self._seen and self._finite else None
 
 
 class PercentileObserver:
@@ -74,23 +83,18 @@ class PercentileObserver:
 
     def __init__(self, percentile: float) -> None:
         self._percentile = percentile
+        self._range = MaxObserver()
         self._counts = np.zeros(0, dtype=np.int64)
         self._width = 0.0
         self._zeros = 0  # values seen before the first non-zero one fixed the width
-        self._seen = False
-        self._finite = True
 
     def update(self, tensor: Array) -> None:
         """Take in one more tensor."""
-        if tensor.size == 0:
+        self._range.update(tensor)
+        if tensor.size == 0 or self._range.extent() is None:
             return
-        self._seen = True
         values = np.abs(np.asarray(tensor)).ravel()
         largest = float(values.max())
-        if not np.isfinite(largest):
-            self._finite = False
-        if not self._finite:
-            return
         if self._width == 0.0:
             if largest == 0.0:
                 self._zeros += values.size
@@ -115,14 +119,19 @@ class PercentileObserver:
 
     def amax(self) -> float | Unusable:
         """The percentile."""
-        if not self._seen or not self._finite:
-            return _unusable(seen=self._seen)
+        largest = self._range.amax()
+        if isinstance(largest, Unusable):
+            return largest
         if self._width == 0.0:
             return 0.0
         # whole numbers: a share that a bin just fills must not be missed by the rounding of a product
         needed = math.ceil(round(self._percentile * int(self._counts.sum()) / 100, 3))
         index = int(np.searchsorted(np.cumsum(self._counts), needed))
         return float(self._width * max(index, 1))
+
+    def extent(self) -> Extent | None:
+        """The smallest and the largest x, however far beyond the percentile."""
+        return self._range.extent()
 
 
 def _unusable(*, seen: bool) -> Unusable:

@@ -48,16 +48,26 @@ def insert_qdq(skeleton: onnx.ModelProto, layers: Iterable[Found], amax: Mapping
         node.CopyFrom(original)
         found = chosen.get(node.name)
         if found is not None:
-            stem = f"{prefix}{node.name}"
-            for index in found.operands:
-                _insert_pair(model.graph, node, index, f"{stem}/{index}", amax[f"{found.layer.id}:{index}"])
-            if found.weight is not None:
-                index, value, _ = found.weight
-                weights[f"{stem}/weight"] = found.layer.id
-                _declare(model.graph, f"{stem}/weight", value.shape)
-                node.input[index] = f"{stem}/weight"
+            weights |= quantize_node(model.graph, node, found, amax, f"{prefix}{node.name}")
         model.graph.node.append(node)
     return VariantGraph(model, weights)
+
+
+def quantize_node(
+    graph: onnx.GraphProto, node: onnx.NodeProto, found: Found, amax: Mapping[str, float], stem: str
+) -> dict[str, str]:
+    """Let a node that is not in the graph yet read int8 values; what it needs goes into the graph, under ``stem``.
+
+    Gives back what ``VariantGraph.weights`` holds of it.
+    """
+    for index in found.operands:
+        _insert_pair(graph, node, index, f"{stem}/{index}", amax[f"{found.layer.id}:{index}"])
+    if found.weight is None:
+        return {}
+    index, value, _ = found.weight
+    _declare(graph, f"{stem}/weight", value.shape)
+    node.input[index] = f"{stem}/weight"
+    return {f"{stem}/weight": found.layer.id}
 
 
 def _insert_pair(graph: onnx.GraphProto, node: onnx.NodeProto, index: int, stem: str, amax: float) -> None:

@@ -13,6 +13,7 @@ from workers.engine import racing
 from workers.sweep.job import Job
 from workers.sweep.outcome import Calibrated
 from workers.sweep.plan import Plan, layer_variants, sweep_variants
+from workers.sweep.statistics import layer_statistics
 
 TRIAL_SAMPLES = 2
 
@@ -41,14 +42,18 @@ def run(job: Job) -> Calibrated:
         raise SweepFailure(f"no layer can be measured in int8; the first one: {why}", code="no-layers")
     sizes = plan.shard_sizes()
     first = racing.looks(sizes)[0] if job.settings.method is SweepMethod.RACING else len(sizes)
-    return Calibrated(amax, failed, variants=len(sweep_variants(active, job.settings.mode)), shards=first)
+    return Calibrated(
+        amax,
+        failed,
+        variants=len(sweep_variants(active, job.settings.mode)),
+        shards=first,
+        statistics=layer_statistics(job, model, observers, active),
+    )
 
 
 def _calibration_batches(job: Job, plan: Plan) -> Iterator[Tensors]:
-    dataset = job.open_dataset(calibration=True)
-    indices = np.arange(plan.calibration_samples)
     done = 0
-    for batch in dataset.batches(indices, plan.batch_size):
+    for batch in job.open_dataset(calibration=True).batches(np.arange(plan.calibration_samples), plan.batch_size):
         job.held.checkpoint(done / plan.calibration_samples)
         yield batch.inputs
         done += len(batch.indices)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from service.domain.errors import LeaseLost
 from service.domain.layers import Layer
+from service.domain.results import LayerStatistics
 from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
@@ -95,6 +96,12 @@ class Job:
     def failed(self) -> dict[str, str]:
         """Layer id → why it cannot be measured, once calibrated."""
         return dict(self.sweep.amax["failed"])
+
+    @property
+    def statistics(self) -> dict[str, LayerStatistics]:
+        """Layer id → its statistics, once calibrated; empty for a sweep that was calibrated without."""
+        stored = self.sweep.amax.get("statistics", {})
+        return {layer: LayerStatistics.model_validate(each) for layer, each in stored.items()}
 
     def active_layers(self) -> tuple[Layer, ...]:
         """The layers that are measured."""

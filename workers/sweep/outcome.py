@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.domain.results import Decision, LayerResult, VariantScore
+from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
 from service.domain.states import UnitKind
 from service.store.blobs import Blob
 from workers.metrics.shard_result import ShardResult
@@ -24,12 +24,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants and shards follow."""
+    """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants and shards follow.
+
+    ``statistics``: layer id → what the calibration samples tell of it.
+    """
 
     amax: dict[str, float]
     failed: dict[str, str]
     variants: int
     shards: int
+    statistics: Mapping[str, LayerStatistics]
     warnings: Warnings = field(default_factory=list)
 
 

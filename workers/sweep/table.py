@@ -62,7 +62,7 @@ def ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
 
 def make(job: Job, shards: Sequence[ShardResult], stopped: Mapping[str, str]) -> Table:
     """The table over these shards; ``stopped``: layer id → why it is measured on no more of them."""
-    plan, failed, amax = job.plan, job.failed, job.amax
+    plan, failed, amax, statistics = job.plan, job.failed, job.amax, job.statistics
     board = job.board(shards)
     failed |= {
         name.removeprefix(LAYER_PREFIX): why for name, why in board.failures.items() if name.startswith(LAYER_PREFIX)
@@ -84,6 +84,7 @@ def make(job: Job, shards: Sequence[ShardResult], stopped: Mapping[str, str]) ->
             rank=ranks.get(layer.id),
             significant=is_significant(score.drop) if score else None,
             amax={edge: amax[edge] for edge in layer.activations if edge in amax},
+            statistics=statistics.get(layer.id),
             stopped=stopped.get(layer.id),
             score=score,
         )

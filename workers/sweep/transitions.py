@@ -61,7 +61,8 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
 
 
 def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
-    sweep.amax = {"amax": outcome.amax, "failed": outcome.failed}
+    statistics = {layer: each.model_dump(mode="json") for layer, each in outcome.statistics.items()}
+    sweep.amax = {"amax": outcome.amax, "failed": outcome.failed, "statistics": statistics}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
     shards = sweep.plan["shards"][: outcome.shards]
     variants = outcome.variants

@@ -4,7 +4,15 @@ import math
 from typing import Any
 
 from service.domain.layers import Layer, Operation, SkippedOperation, TensorSpec
-from service.domain.results import Decision, Interval, LayerResult, VariantScore, VerifiedVariant
+from service.domain.results import (
+    Decision,
+    Extent,
+    Interval,
+    LayerResult,
+    LayerStatistics,
+    VariantScore,
+    VerifiedVariant,
+)
 from service.domain.settings import Budget, SweepSettings
 from service.reports.report import (
     CalibrationSection,
@@ -59,8 +67,19 @@ def measured(index: int, name: str, drop: float, *, op: Operation = Operation.CO
     half = 0.0015 + drop / 8
     score = scored(f"layer:{layer.id}", drop, half, kl=2.0 * math.exp(-0.45 * index))
     significant = drop > half
+    statistics = LayerStatistics(
+        weight_ratio=4.5 if op is Operation.CONV else None,
+        activations={f"node_{index}:0": Extent(low=-0.5, high=6.25)},
+        sqnr_db=31.75,
+    )
     return LayerResult(
-        layer=layer, state="measured", rank=None, significant=significant, amax={f"node_{index}:0": 6.25}, score=score
+        layer=layer,
+        state="measured",
+        rank=None,
+        significant=significant,
+        amax={f"node_{index}:0": 6.25},
+        statistics=statistics,
+        score=score,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jsonschema
 
+from service.domain.results import LayerResult
 from service.reports.fallback import fallback_layers
 from service.reports.layers_csv import to_csv
 from service.reports.report import Report, json_schema, to_json
@@ -46,6 +47,19 @@ def test_csv_numbers_read_back_exactly(report: Report) -> None:
     assert score is not None
     assert (row["rank"], row["name"]) == ("1", "conv1")
     assert (float(row["drop"]), float(row["kl_low"])) == (score.drop.value, score.measures["kl"].low)
+
+
+def test_csv_has_the_statistics_and_leaves_free_what_there_is_not(report: Report) -> None:
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(to_csv(report.layers), newline=""))}
+    names = ("activation_low", "activation_high", "weight_ratio", "sqnr_db")
+    assert [rows["conv1"][each] for each in names] == ["-0.5", "6.25", "4.5", "31.75"]
+    assert rows["layer1.0.add"]["weight_ratio"] == ""
+    assert [rows["fc"][each] for each in names] == [""] * 4
+
+
+def test_a_layer_that_was_stored_without_statistics_still_loads(report: Report) -> None:
+    stored = report.layers[0].model_dump(mode="json", exclude={"statistics"})
+    assert LayerResult.model_validate(stored).statistics is None
 
 
 def test_the_fallback_list_names_every_layer_once(report: Report) -> None:

@@ -57,6 +57,12 @@ def test_hostile_names_become_text(hostile: Report) -> None:
     assert "{{ 7*7 }}" in page
 
 
+def test_a_layers_statistics_are_told_at_its_name(report: Report) -> None:
+    titles = {value for name, value in Structure(to_html(report).decode()).attributes if name == "title"}
+    assert "node_0 · input −0.500 to 6.25 · weights max/mean 4.50 · local SQNR 31.8 dB" in titles
+    assert "id of fc" in titles
+
+
 def test_the_same_report_gives_the_same_bytes(report: Report) -> None:
     assert to_html(report) == to_html(sample.report())
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_quantization.calib import HistogramCalibrator, MaxCalibrator
 
+from service.domain.results import Extent
 from service.domain.settings import CalibrationSettings
 from workers.calibration.observers import BINS, MOST_BINS, Observer, Unusable, make_observer
 
@@ -222,6 +223,22 @@ def test_an_edge_that_nothing_came_by_has_no_range_and_says_so(percentile: float
 def test_an_empty_batch_among_others_changes_nothing(percentile: float | None) -> None:
     batch = np.random.default_rng(0).standard_normal(100).astype(np.float32)
     assert amax([batch[:0], batch, batch[:0]], percentile) == amax([batch], percentile)
+
+
+@pytest.mark.parametrize("percentile", [None, 90.0])
+def test_the_extent_is_the_smallest_and_the_largest_value_of_all_batches(percentile: float | None) -> None:
+    seen = observer(percentile)
+    for each in ([1.0, 2.0], [], [-7.0, 0.5], [0.0]):
+        seen.update(np.array(each, dtype=np.float32))
+    assert seen.extent() == Extent(low=-7.0, high=2.0)
+
+
+@pytest.mark.parametrize("percentile", [None, 90.0])
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [-np.inf, 1.0]], ids=["empty", "NaN", "infinite"])
+def test_without_a_range_there_is_no_extent(percentile: float | None, values: list[float]) -> None:
+    seen = observer(percentile)
+    seen.update(np.array(values, dtype=np.float32))
+    assert seen.extent() is None
 
 
 @pytest.mark.parametrize("percentile", [None, 99.0])

@@ -1,5 +1,7 @@
 """What calibration decides: the ranges, the layers that cannot be in int8, and the errors that end the sweep."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,36 @@ def test_the_range_is_the_largest_magnitude_of_the_calibration_samples(installat
     installation.run_until(UnitKind.MEASURE)
     # the third sample does not count; Relu(x @ a.T) of the others is at most 2: the last row of a is 1, -1, 1, -1
     assert installation.row(sweep_id).amax["amax"] == {"first:0": 3.0, "second:0": 2.0}
+
+
+def test_every_layer_has_its_statistics_in_the_row_and_in_the_report(installation: Installation) -> None:
+    x = np.array([[0, 1, 0, -3], [2, 0, 0, 0], [0, 0, 9, 0]], np.float32)
+    sweep_id = installation.sweep(
+        dataset=installation.dataset(npz_bytes(x=x)), calibration={"samples": 2}, exclude=["second"]
+    )
+    installation.run_until()
+    first, second = (each["statistics"] for each in installation.report(sweep_id)["layers"])
+    assert installation.row(sweep_id).amax["statistics"] == {"first": first, "second": second}
+    # 8 of 20 weights are 1 or -1, the others 0
+    assert first["weight_ratio"] == 2.5
+    assert first["activations"] == {"first:0": {"low": -3.0, "high": 2.0}}
+    # the scale is 3/127: -3 is a level, 1 becomes 42 · 3/127 = 1 - 1/127, 2 becomes 2 + 1/127; two outputs read each
+    assert first["sqnr_db"] == pytest.approx(10 * math.log10(22 / (4 / 127**2)), abs=1e-4)
+    assert first["no_sqnr"] is None
+    assert second["weight_ratio"] == pytest.approx(1 / (9.5 / 15))
+    assert second["activations"] == {"second:0": {"low": 0.0, "high": 2.0}}
+    assert (second["sqnr_db"], second["no_sqnr"]) == (None, "it is not measured in int8")
+
+
+def test_statistics_of_a_layer_that_failed_say_what_there_is_to_say(installation: Installation) -> None:
+    model, dataset = installation.model(onnx_bytes(INFINITE_INPUT)), installation.dataset(samples())
+    sweep_id = installation.sweep(model=model, dataset=dataset)
+    installation.run_until()
+    rows = {each["layer"]["name"]: each["statistics"] for each in installation.report(sweep_id)["layers"]}
+    assert rows["endless"]["weight_ratio"] == pytest.approx(1.5)
+    assert rows["endless"]["activations"] == {}
+    assert rows["endless"]["no_sqnr"] == "it is not measured in int8"
+    assert rows["good"]["sqnr_db"] > 30
 
 
 def whole_sweep_problem(installation: Installation, **settings: object) -> tuple[str | None, str]:
