@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
-.PHONY: demo test lint types serve bench clean
+.PHONY: demo test lint types serve bench bench-peers clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
@@ -27,6 +27,9 @@ bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.probe
+
+bench-peers: .venv/ready  ## other tools' sweeps beside ours on one network; makes an environment for each (7 GB in all)
+	$(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out
