@@ -25,9 +25,9 @@ from service.domain.settings import BackendName
 from tests.workers.backends.ranges import calibrated
 from workers.backends.protocol import Tensors
 from workers.backends.torch_fake_quant import TorchModel
-from workers.backends.torch_probe import ProbeSettings, TorchProbe
 from workers.data.binding import Batch
 from workers.engine.probe import Gram, beyond_linear, estimates, gram
+from workers.engine.probe_settings import ProbeSettings
 from workers.metrics.per_sample import Array, Floats, against_reference, is_distribution, scored
 
 COLUMNS = (
@@ -87,7 +87,7 @@ def compare(network: Network) -> None:
     fp32 = np.concatenate(reference)
     probed = [Batch(each, None, BATCH * index + np.arange(len(each[name]))) for index, each in enumerate(batches)]
     settings = ProbeSettings(model.facts.outputs[0].name, distribution=is_distribution(fp32), micro_batch=BATCH)
-    cost, sums = cpu_seconds(lambda: TorchProbe(model._session).sums(probed, settings))
+    cost, sums = cpu_seconds(lambda: model.probe(probed, settings))
     second, _ = cpu_seconds(plain(model, batches))
     one = (first + second) / 2
     whole, alone = cpu_seconds(lambda: measured(model, batches, fp32, [frozenset({each}) for each in layers]))

@@ -18,9 +18,9 @@ from service.domain.settings import BackendName
 from tests.workers.backends.ranges import calibrated
 from workers.backends.protocol import Tensors
 from workers.backends.torch_fake_quant import TorchModel
-from workers.backends.torch_probe import ProbeSettings, TorchProbe
 from workers.data.binding import Batch
 from workers.engine.probe import estimates
+from workers.engine.probe_settings import ProbeSettings
 
 MEASURES = {"mse": "output MSE", "kl": "KL"}
 
@@ -50,7 +50,7 @@ def probed(model: TorchModel, batches: list[Tensors]) -> Table:
     """Each layer by one random direction an image."""
     name = model.facts.inputs[0].name
     parts = [Batch(each, None, BATCH * index + np.arange(len(each[name]))) for index, each in enumerate(batches)]
-    found = estimates(TorchProbe(model._session).sums(parts, ProbeSettings(model.facts.outputs[0].name)))
+    found = estimates(model.probe(parts, ProbeSettings(model.facts.outputs[0].name)))
     values = {layer: {measure: each[measure].value for measure in MEASURES} for layer, each in found.items()}
     return {
         layer: {measure: value for measure, value in each.items() if value is not None}

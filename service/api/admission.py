@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.domain.errors import InvalidInput, NotFound, Unavailable
-from service.domain.settings import BackendName, SweepSettings
+from service.domain.settings import BackendName, SweepMode, SweepSettings
 from service.domain.states import ResourceState
 from service.store import sweeps
 from service.store.sweeps import Subjects
@@ -19,6 +19,7 @@ BACKENDS_OF_FORMAT = {
     "pt2": (BackendName.TORCH,),
 }
 NEEDS_LABELS = frozenset({"top1", "top5"})
+PROBED = ("kl", "mse")
 WITHOUT_LABELS = "mse, sqnr, cosine, kl and agreement need none"
 
 
@@ -39,6 +40,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
         message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
         raise InvalidInput(message, field="segments")
+    _check_method(settings, backend)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
     warnings = _check_workers(backend, live)
@@ -97,6 +99,24 @@ def _backend(settings: SweepSettings, model: ModelRow) -> BackendName:
         message = f"backend: {settings.backend} cannot run a model in the format {model.format}; {others} can"
         raise InvalidInput(message, field="backend", code="backend-format-mismatch")
     return settings.backend
+
+
+def _check_method(settings: SweepSettings, backend: BackendName) -> None:
+    method, metric = settings.method, settings.metric.name
+    if not method.probes:
+        return
+    if backend is BackendName.TENSORRT:
+        message = f"method: {method} needs gradients, and {backend} has none; use exact or racing, or another backend"
+        raise InvalidInput(message, field="method")
+    if settings.mode is not SweepMode.ONE_ON:
+        message = f"mode: {settings.mode} is not for method {method}, whose gradients are those of the fp32 model"
+        raise InvalidInput(f"{message}; use one_on, or method exact", field="mode")
+    if settings.selection.threshold is not None and metric not in PROBED:
+        message = (
+            f"selection.threshold: {settings.selection.threshold:g} is a drop of {metric}, and method {method} ranks "
+            f"layers by {' or '.join(PROBED)}; use one of these as the metric, or method exact"
+        )
+        raise InvalidInput(message, field="selection.threshold")
 
 
 def _check_metric(settings: SweepSettings, dataset: DatasetRow) -> None:

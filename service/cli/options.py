@@ -12,7 +12,14 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from service.domain.errors import InvalidInput
-from service.domain.settings import BackendName, Preprocessing, SweepMode, SweepSettings, WeightGranularity
+from service.domain.settings import (
+    BackendName,
+    Preprocessing,
+    SweepMethod,
+    SweepMode,
+    SweepSettings,
+    WeightGranularity,
+)
 
 T = TypeVar("T")
 PLACEHOLDER = "to-be-uploaded"
@@ -28,6 +35,7 @@ class SweepOptions:
     max_drop: Annotated[float | None, typer.Option(help="The budget: how far the metric may drop, e.g. 0.01.")]
     relative: Annotated[bool, typer.Option("--relative", help="The budget is a share of the fp32 value.")]
     backend: Annotated[BackendName | None, typer.Option(help="The runtime that measures.")]
+    method: Annotated[SweepMethod | None, typer.Option(help="How layers are scored.")]
     mode: Annotated[SweepMode | None, typer.Option(help="One layer in int8, or all but one.")]
     weights: Annotated[WeightGranularity | None, typer.Option(help="How weights are scaled.")]
     calibration_data: Annotated[
@@ -54,6 +62,7 @@ class SweepOptions:
             "model": model,
             "dataset": dataset,
             "backend": self.backend,
+            "method": self.method,
             "mode": self.mode,
             "weights": self.weights,
             "calibration": _given(

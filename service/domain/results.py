@@ -56,21 +56,53 @@ class LayerStatistics(Frozen):
     no_sqnr: str | None = None
 
 
-class LayerResult(Frozen):
-    """One row of the layer table. ``rank`` 1 is the most sensitive; None where the layer was not measured.
+class LayerEstimate(Frozen):
+    """What probes say of a layer to first order: an estimate, not a measurement.
 
-    ``stopped``: in a racing sweep, why the layer was measured on no more samples.
+    ``measures``: ``mse``, ``kl`` (nats) and, where it was asked for, ``loss_change`` (cross-entropy, nats), by name;
+    their intervals are over samples and directions. ``beyond_linear``: not to be believed, for the layer's error is
+    large, or differs from what was measured.
+    """
+
+    measures: dict[str, Interval]
+    beyond_linear: bool
+
+
+class Interaction(Frozen):
+    """What two layers (ids) in int8 do to a measure beyond the sum of each alone; an estimate, to first order.
+
+    ``value`` and its ``standard_error``; ``shrunk`` is what is reckoned with: 0 where the value is all noise.
+    """
+
+    layers: tuple[str, str]
+    measure: Literal["mse", "kl"]
+    value: float
+    standard_error: float
+    shrunk: float
+
+
+class LayerResult(Frozen):
+    """One row of the layer table. ``rank`` 1 is the most sensitive; None where there is nothing to rank it by.
+
+    ``estimated``: ranked by ``estimate`` alone, ``score`` is None. ``stopped``: in a racing sweep, why the layer was
+    measured on no more samples.
     """
 
     layer: Layer
-    state: Literal["pending", "measured", "failed", "excluded"]
+    state: Literal["pending", "measured", "estimated", "failed", "excluded"]
     reason: str | None = None
     rank: int | None = None
     significant: bool | None = None
     amax: dict[str, float] = Field(default_factory=dict)
     statistics: LayerStatistics | None = None
     stopped: str | None = None
+    estimate: LayerEstimate | None = None
     score: VariantScore | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether something is known of it, so that the decision is about it."""
+        return self.state in ("measured", "estimated")
 
 
 class VerifiedVariant(Frozen):

@@ -24,10 +24,22 @@ class SweepMode(StrEnum):
 
 
 class SweepMethod(StrEnum):
-    """``exact``: every layer on every sample. ``racing``: a layer stops once its side of the decision is sure."""
+    """How layers are scored.
+
+    ``exact``: every layer on every sample. ``racing``: a layer stops once its side of the decision is sure. ``probe``:
+    gradients estimate all layers at once. ``probe_then_exact``: layers near the decision, and those that a first-order
+    estimate is not to be believed for, are measured after it. Lists are measured whatever the method is.
+    """
 
     EXACT = "exact"
     RACING = "racing"
+    PROBE = "probe"
+    PROBE_THEN_EXACT = "probe_then_exact"
+
+    @property
+    def probes(self) -> bool:
+        """Whether gradients come first."""
+        return self in (SweepMethod.PROBE, SweepMethod.PROBE_THEN_EXACT)
 
 
 class WeightGranularity(StrEnum):
@@ -107,6 +119,17 @@ class SelectionSettings(Frozen):
         return self
 
 
+class ProbeOptions(Frozen):
+    """How layers are probed.
+
+    ``directions``: random directions for each sample, one backward pass each (two where the output is class scores).
+    ``loss``: whether the change of the cross-entropy is estimated too where there are labels, one pass more.
+    """
+
+    directions: Annotated[int, Field(ge=1, le=64)] = 1
+    loss: bool = False
+
+
 class SweepSettings(Frozen):
     """One sweep, as it was asked for. ``model`` and ``dataset`` are resource ids."""
 
@@ -115,6 +138,7 @@ class SweepSettings(Frozen):
     backend: BackendName | None = None
     mode: SweepMode = SweepMode.ONE_ON
     method: SweepMethod = SweepMethod.EXACT
+    probe: ProbeOptions = ProbeOptions()
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
     calibration: CalibrationSettings = CalibrationSettings()
     metric: MetricSettings = MetricSettings()

@@ -49,10 +49,11 @@ def move_sweep(current: SweepState, target: SweepState) -> SweepState:
 
 
 class Phase(StrEnum):
-    """The phases of a sweep, in order. ``select`` and ``verify`` alternate until the decision stands."""
+    """The phases of a sweep, in order. Only some methods probe; ``select`` and ``verify`` alternate."""
 
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
+    PROBE = "probe"
     MEASURE = "measure"
     SELECT = "select"
     VERIFY = "verify"
@@ -66,6 +67,7 @@ class UnitKind(StrEnum):
     CHECK_DATASET = "check_dataset"
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
+    PROBE = "probe"
     MEASURE = "measure"
     SELECT = "select"
     VERIFY = "verify"

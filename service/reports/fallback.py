@@ -11,8 +11,7 @@ def fallback_layers(report: Report) -> dict[str, Any]:
     decision = report.decision
     fallback = set(decision.fallback) if decision else set()
     layers = [
-        {"id": each.layer.id, "name": each.layer.name, "op": each.layer.op.value, "state": each.state}
-        for each in report.layers
+        (each, {"id": each.layer.id, "name": each.layer.name, "op": each.layer.op.value}) for each in report.layers
     ]
     chosen = decision.chosen if decision else None
     return {
@@ -25,16 +24,12 @@ def fallback_layers(report: Report) -> dict[str, Any]:
         "max_drop": decision.max_drop if decision else None,
         "verified_drop": chosen.score.drop.model_dump(mode="json") if chosen else None,
         "verified_metric": chosen.score.metric.model_dump(mode="json") if chosen else None,
-        "fallback": [_public(each) for each in layers if each["id"] in fallback],
-        "int8": [_public(each) for each in layers if each["state"] == "measured" and each["id"] not in fallback],
-        "floating_point_anyway": [_public(each) for each in layers if each["state"] in ("excluded", "failed")],
+        "fallback": [told for each, told in layers if each.layer.id in fallback],
+        "int8": [told for each, told in layers if each.scored and each.layer.id not in fallback],
+        "floating_point_anyway": [told for each, told in layers if each.state in ("excluded", "failed")],
     }
 
 
 def to_json(report: Report) -> bytes:
     """The same as JSON bytes."""
     return (json.dumps(fallback_layers(report), indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _public(layer: dict[str, str]) -> dict[str, str]:
-    return {key: layer[key] for key in ("id", "name", "op")}

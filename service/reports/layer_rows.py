@@ -43,16 +43,24 @@ def layer_rows(report: Report) -> tuple[LayerRow, ...]:
 
 def divergence_measure(report: Report) -> str | None:
     """The continuous measure that orders what the metric cannot tell apart; None where the metric is that itself."""
-    measured = {name for each in report.layers if each.score for name in each.score.measures}
-    found = next((name for name in CONTINUOUS if name in measured), None)
+    scored = [each for each in report.layers if each.score or each.estimate]
+    known = {name for each in scored for name in CONTINUOUS if measured_or_estimated(each, name) is not None}
+    found = next((name for name in CONTINUOUS if name in known), None)
+    if any(each.estimate for each in scored):  # an estimate stands in no other column
+        return report.metric.name if report.metric.name in known else found
     return None if found == report.metric.name else found
+
+
+def measured_or_estimated(result: LayerResult, measure: str) -> Interval | None:
+    """A continuous measure of the layer: as measured where it was, else as probes estimate it."""
+    found = result.score or result.estimate
+    return found.measures.get(measure) if found else None
 
 
 def _row(report: Report, result: LayerResult) -> LayerRow:
     score, layer = result.score, result.layer
     drop = score.drop if score else None
     measure = divergence_measure(report)
-    divergence = score.measures.get(measure) if score and measure else None
     quantity = Quantity.drop(report.metric)
     precision = _precision(report, result)
     return LayerRow(
@@ -62,7 +70,7 @@ def _row(report: Report, result: LayerResult) -> LayerRow:
         drop=_cell(quantity, drop),
         interval=quantity.range(drop),
         p_value=_p_value(drop),
-        divergence=_cell(Quantity(), divergence),
+        divergence=_cell(Quantity(), measured_or_estimated(result, measure)) if measure else Cell(NO_NUMBER),
         macs=Cell(scaled_count(layer.macs), layer.macs),
         weights=Cell(scaled_count(layer.weight_bytes or None, "B"), layer.weight_bytes),
         shape="×".join(str(size) for size in layer.output_shape or ()) or NO_NUMBER,
@@ -93,7 +101,7 @@ def _precision(report: Report, result: LayerResult) -> str:
 
 def _flags(result: LayerResult, precision: str) -> tuple[str, ...]:
     found = [result.state, *([precision] if precision else [])]
-    if precision == "float" and result.state == "measured":
+    if precision == "float" and result.scored:
         found.append("fallback")
     if result.significant:
         found.append("significant")

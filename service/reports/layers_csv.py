@@ -8,20 +8,28 @@ from service.domain.results import Interval, LayerResult
 
 DESCRIPTION = ("rank", "name", "id", "op", "state", "significant", "reason", "output_shape", "macs", "weight_bytes")
 STATISTICS = ("amax", "activation_low", "activation_high", "weight_ratio", "sqnr_db")
+ENDS = ("", "_low", "_high")
 # a cell that begins like this would be run as a formula
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(layers: Sequence[LayerResult]) -> str:
-    """One row per layer in the order given: the metric, the drop, then every measure, each with its interval."""
+    """One row per layer in the order given: the metric, the drop, then every measure, each with its interval.
+
+    Estimates of probes follow, in columns of their own.
+    """
     measures = list(dict.fromkeys(name for each in layers if each.score for name in each.score.measures))
+    estimated = list(dict.fromkeys(name for each in layers if each.estimate for name in each.estimate.measures))
     numbers = ["metric", "drop", *measures]
-    columns = [f"{name}{suffix}" for name in numbers for suffix in ("", "_low", "_high")]
+    columns = [f"{name}{suffix}" for name in numbers for suffix in ENDS]
+    estimates = [f"estimated_{name}{suffix}" for name in estimated for suffix in ENDS]
+    estimates += ["beyond_linear"] if estimated else []
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow([*DESCRIPTION, *STATISTICS, *columns, "drop_p_value", "samples"])
+    writer.writerow([*DESCRIPTION, *STATISTICS, *columns, "drop_p_value", "samples", *estimates])
     for each in layers:
-        writer.writerow([*_description(each), *_statistics(each), *_numbers(each, measures)])
+        told = [*_description(each), *_statistics(each), *_numbers(each, measures)]
+        writer.writerow([*told, *(_estimates(each, estimated) if estimated else [])])
     return buffer.getvalue()
 
 
@@ -62,11 +70,21 @@ def _numbers(each: LayerResult, measures: Sequence[str]) -> list[object]:
     score = each.score
     if score is None:
         return [None] * (3 * (2 + len(measures)) + 2)
-    found: list[Interval | None] = [score.metric, score.drop, *(score.measures.get(name) for name in measures)]
+    found = [score.metric, score.drop, *(score.measures.get(name) for name in measures)]
+    return [*_intervals(found), score.drop.p_value, score.drop.samples]
+
+
+def _estimates(each: LayerResult, measures: Sequence[str]) -> list[object]:
+    estimate = each.estimate
+    found = [estimate.measures.get(name) if estimate else None for name in measures]
+    return [*_intervals(found), estimate.beyond_linear if estimate else None]
+
+
+def _intervals(found: Iterable[Interval | None]) -> list[object]:
     cells: list[object] = []
     for interval in found:
         cells += [interval.value, interval.low, interval.high] if interval else [None, None, None]
-    return [*cells, score.drop.p_value, score.drop.samples]
+    return cells
 
 
 def safe(text: str) -> str:

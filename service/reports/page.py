@@ -11,7 +11,13 @@ from service.domain.layers import ALL_INT8, CONTROLS, FP32, FP32_REPEATED
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import SweepMode
 from service.reports.decision_path import Step, draw_path, steps_of
-from service.reports.layer_rows import MEASURE_TITLES, LayerRow, divergence_measure, layer_rows
+from service.reports.layer_rows import (
+    MEASURE_TITLES,
+    LayerRow,
+    divergence_measure,
+    layer_rows,
+    measured_or_estimated,
+)
 from service.reports.quantity import Quantity, counted, worsening
 from service.reports.ranking_chart import Bar, BarChart
 from service.reports.report import Report
@@ -45,6 +51,7 @@ class Page:
     chart: Markup | None
     divergence_chart: Markup | None
     divergence: str | None
+    estimated: bool
     meaning: str
     worsening: str
     left_out: int
@@ -73,13 +80,14 @@ def to_html(report: Report) -> bytes:
 def _page(report: Report) -> Page:
     rows, decision, quantity = layer_rows(report), report.decision, Quantity.drop(report.metric)
     charted = [row for row in rows if row.result.score and row.result.score.drop.value is not None]
-    measure = divergence_measure(report)
+    measure, estimated = divergence_measure(report), any(row.result.estimate for row in rows)
     steps = steps_of(decision, report.controls.get(ALL_INT8)) if decision else ()
     return Page(
         verdict=verdict_of(report),
         tiles=_tiles(report),
         chart=_ranking(report, charted[:MOST_BARS]),
-        divergence_chart=_divergence(charted[:MOST_BARS], measure) if measure else None,
+        divergence_chart=_divergence(list((rows if estimated else charted)[:MOST_BARS]), measure) if measure else None,
+        estimated=estimated,
         divergence=MEASURE_TITLES[measure] if measure else None,
         meaning=_meaning(report),
         worsening=worsening(report.metric).capitalize(),
@@ -137,7 +145,7 @@ def _ranking(report: Report, rows: list[LayerRow]) -> Markup | None:
 
 
 def _divergence(rows: list[LayerRow], measure: str) -> Markup | None:
-    found = [(row, row.result.score.measures.get(measure)) for row in rows if row.result.score]
+    found = [(row, measured_or_estimated(row.result, measure)) for row in rows]
     bars = [_bar(row, interval) for row, interval in found if interval is not None and interval.value is not None]
     if not bars:
         return None

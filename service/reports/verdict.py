@@ -25,8 +25,9 @@ def verdict_of(report: Report) -> Verdict:
     """The verdict, from the decision as measured; for a report without one, how far the sweep came."""
     decision = report.decision
     if decision is None:
-        done = sum(each.state == "measured" for each in report.layers)
-        sentence = f"{done:,} of {counted(len(report.layers), 'layer')} measured; no decision has been made yet."
+        sentence = (
+            f"{_active(report):,} of {counted(len(report.layers), 'layer')} scored; no decision has been made yet."
+        )
         return Verdict("neutral", "Partial report", sentence)
     if decision.status == "met":
         return Verdict("good", "Budget met", _met(report, decision), _caveats(report, decision))
@@ -87,7 +88,7 @@ def _fallback(report: Report, decision: Decision) -> str:
 
 
 def _active(report: Report) -> int:
-    return sum(each.state == "measured" for each in report.layers)
+    return sum(each.scored for each in report.layers)
 
 
 def _caveats(report: Report, decision: Decision) -> tuple[str, ...]:

@@ -44,6 +44,16 @@ def rank_layers(scores: Mapping[str, VariantScore], mode: SweepMode = SweepMode.
     return tuple(Ranked(layer_id=layer, significant=significant[layer]) for layer in sorted(scores, key=key))
 
 
+def rank_by(values: Mapping[str, Interval]) -> tuple[Ranked, ...]:
+    """Most sensitive first, from layer id → one measure of each; one without a number comes last."""
+
+    def key(layer: str) -> float:
+        value = values[layer].value
+        return math.inf if value is None else -value
+
+    return tuple(Ranked(layer_id=layer, significant=is_significant(values[layer])) for layer in sorted(values, key=key))
+
+
 def continuous(score: VariantScore) -> float:
     """The measure that tells ties apart; minus infinity where there is none."""
     for name in CONTINUOUS:

@@ -14,6 +14,7 @@ from service.store.tables import SweepRow, UnitRow
 SPAN = {
     Phase.PREPARE: (0.0, 0.02),
     Phase.CALIBRATE: (0.02, 0.07),
+    Phase.PROBE: (0.07, 0.6),
     Phase.MEASURE: (0.07, 0.85),
     Phase.SELECT: (0.85, 0.97),
     Phase.VERIFY: (0.85, 0.97),
@@ -21,7 +22,7 @@ SPAN = {
 }
 # verification is planned only after measuring; until then it is taken for this share of the measuring
 EXPECTED_VERIFY = 0.15
-COSTED = (UnitKind.MEASURE, UnitKind.VERIFY)
+COSTED = (UnitKind.PROBE, UnitKind.MEASURE, UnitKind.VERIFY)
 # a sweep that has not ended has at least its report to write, which no unit's cost counts
 LEAST_SECONDS = 1.0
 
@@ -86,6 +87,8 @@ def compute(rounds: Sequence[Round], state: SweepState, phase: Phase, clock: flo
     if state is SweepState.SUCCEEDED:
         return Progress(1.0, False, units_done, units, 0.0)
     begin, end = SPAN[phase]
+    if phase is Phase.MEASURE and any(each.kind is UnitKind.PROBE for each in rounds):
+        begin = SPAN[Phase.PROBE][1]
     fraction = begin + (end - begin) * _within(rounds, phase)
     eta = None if state.terminal else _eta(rounds, phase, clock)
     return Progress(round(fraction, 4), phase is not Phase.REPORT, units_done, units, eta)
@@ -118,4 +121,4 @@ def _expected(rounds: Sequence[Round]) -> float:
     verified = [each for each in rounds if each.kind is UnitKind.VERIFY]
     if verified:
         return max(verified, key=lambda each: each.round).cost
-    return EXPECTED_VERIFY * sum(each.cost for each in rounds if each.kind is UnitKind.MEASURE)
+    return EXPECTED_VERIFY * sum(each.cost for each in rounds if each.kind in COSTED)

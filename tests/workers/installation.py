@@ -26,7 +26,7 @@ from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.sweep.runner import run_unit
 
-QUEUES = ("data", "onnxruntime")
+QUEUES = ("data", "onnxruntime", "torch")
 LONG = 60.0
 
 # scores of 3 classes from 4 numbers: two linear layers
@@ -101,7 +101,7 @@ class Installation:
         parsed = SweepSettings.model_validate(asked)
         with self.context.database.write() as session:
             subjects = sweeps.subjects_of(session, parsed)
-            new = sweeps.NewSweep(parsed, subjects, BackendName.ONNXRUNTIME)
+            new = sweeps.NewSweep(parsed, subjects, parsed.backend or BackendName.ONNXRUNTIME)
             return sweeps.create(session, new)[0].id
 
     def cancel(self, sweep_id: str) -> None:

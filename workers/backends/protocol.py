@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from service.domain.layers import Layer, SkippedOperation, TensorSpec, Variant
 from service.domain.settings import BackendName, WeightGranularity
+from workers.data.binding import Batch
+from workers.engine.probe_settings import ProbeSettings
+from workers.engine.probe_sums import ProbeSums
 
 Array = npt.NDArray[np.generic]
 Tensors = Mapping[str, Array]
@@ -113,6 +116,13 @@ class OpenedModel(Protocol):
 
         A variant whose int8 layers cannot run comes back with a ``failure`` for each batch; nothing is raised for it.
         Each layer that is in int8 needs its edges' amax: KeyError otherwise (our own mistake).
+        """
+
+    def probe(self, batches: Iterable[Batch], settings: ProbeSettings) -> ProbeSums:
+        """What every layer's int8 error does to the output to first order, summed over the samples.
+
+        The ranges must be set. Raises InvalidInput where gradients of this model cannot be had, OutOfMemory where a
+        micro-batch is too large.
         """
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from service.domain.layers import Variant
     from workers.backends.torch_session import TorchSession
     from workers.backends.torch_tree import Failed, Outputs
+    from workers.data.binding import Batch
+    from workers.engine.probe_settings import ProbeSettings
+    from workers.engine.probe_sums import ProbeSums
 
 
 class TorchBackend:
@@ -108,6 +111,12 @@ class TorchModel:
                     yield Evaluated(usable[position], index, None, outputs.reason)
                 else:
                     yield Evaluated(usable[position], index, self._session.arrays(outputs, length_of(batch)))
+
+    def probe(self, batches: Iterable["Batch"], settings: "ProbeSettings") -> "ProbeSums":
+        """A pass forward and a few backward for each micro-batch."""
+        from workers.backends.torch_probe import TorchProbe
+
+        return TorchProbe(self._session, settings.layers).sums(batches, settings)
 
     def _runs(self, batch: Tensors, masks: Sequence[int]) -> Iterator[tuple[int, "Outputs | Failed"]]:
         from workers.backends.torch_tree import is_out_of_memory

@@ -13,7 +13,6 @@ often the likely class, which teaches little, and rarely another one, which then
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,41 +23,18 @@ from workers.backends.torch_probe_graph import Forward, ProbeGraph, Split
 from workers.backends.torch_session import TorchSession
 from workers.backends.torch_tree import is_out_of_memory
 from workers.data.binding import Batch
+from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_signs import signs
 from workers.engine.probe_sums import Floats, MeanSums, PairSums, ProbeSums
 from workers.metrics.per_sample import holds_class_scores
 
 
-@dataclass(frozen=True)
-class ProbeSettings:
-    """``output``: the scored one; ``distribution``: its rows are probabilities already, as ``is_distribution`` says.
-
-    ``probes``: random directions for each sample, a backward pass each (two for class scores). ``loss``: whether the
-    change of the cross-entropy is wanted too where there are labels, one backward pass more. ``micro_batch``: samples
-    whose tensors are alive at a time; a model of one batch size takes that size instead.
-    """
-
-    output: str
-    distribution: bool = False
-    probes: int = 1
-    loss: bool = False
-    seed: int = 0
-    micro_batch: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("probes", "micro_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)}, at least 1 is needed")
-        if self.seed < 0:
-            raise ValueError(f"seed: {self.seed}, no negative numbers")
-
-
 class TorchProbe:
-    """Probes a session's layers. Calibrate the session first. Not thread-safe, as the session itself."""
+    """Probes layers of a session, all of them or those named. They need ranges. Not thread-safe, as the session."""
 
-    def __init__(self, session: TorchSession) -> None:
+    def __init__(self, session: TorchSession, layers: frozenset[str] | None = None) -> None:
         self._session = session
-        self._layers = tuple(each.id for each in session.facts.layers)
+        self._layers = tuple(each.id for each in session.facts.layers if layers is None or each.id in layers)
         reasons = {each: session.unusable(frozenset({each})) for each in self._layers}
         self._unusable = {layer: reason for layer, reason in reasons.items() if reason is not None}
         self._graph = ProbeGraph(session.layer_of, self._layers, frozenset(self._unusable))

@@ -103,14 +103,17 @@ class Forward:
 
 
 class ProbeGraph:
-    """The session's graph, its quantizers taken out of the way. ``layer_of``: quantizer nodes → layer ids."""
+    """The session's graph, its quantizers taken out of the way.
+
+    ``layer_of``: quantizer nodes → layer ids; ``layers``: those that are probed, but for ``left_out``.
+    """
 
     def __init__(self, layer_of: Mapping[fx.Node, str], layers: Sequence[str], left_out: frozenset[str]) -> None:
         module = next(iter(layer_of)).graph.owning_module
         assert module is not None
         self._layers = layers
         number = {each: index for index, each in enumerate(layers)}
-        layer_at = {user: number[layer] for node, layer in layer_of.items() for user in node.users}
+        layer_at = {user: number[layer] for node, layer in layer_of.items() if layer in number for user in node.users}
         self._left_out = {number[each] for each in left_out}
         nodes = [each for each in module.graph.nodes if each.op != "output"]
         self._position = {each: index for index, each in enumerate(nodes)}

@@ -13,16 +13,13 @@ samples, this one in 0.95 (docs/statistics.md).
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from service.domain.results import Interval
-from workers.engine.probe_sums import Floats, MeanSums, PairSums, ProbeSums
+from service.domain.results import Interaction, Interval
+from workers.engine.probe_sums import Floats, MeanSums, Measure, PairSums, ProbeSums
 from workers.metrics.intervals import CONFIDENCE, undefined
-
-Measure = Literal["mse", "kl"]
 
 FAR = 0.25
 """|ln(exact / probe)| from which on the two are said to differ."""
@@ -94,6 +91,22 @@ def gram(sums: ProbeSums, measure: Measure) -> Gram:
     shrunk = np.where(values == 0, 0.0, values * keep)
     np.fill_diagonal(shrunk, values.diagonal())
     return Gram(tuple(sums.layers[index] for index in kept), values, errors, shrunk)
+
+
+def interactions(found: Gram, measure: Measure) -> tuple[Interaction, ...]:
+    """Those that are not all noise, the largest first: what two layers do beyond the sum of each (2 · G_ij)."""
+    rows, columns = np.nonzero(np.triu(found.shrunk, 1))
+    every = [
+        Interaction(
+            layers=(found.layers[row], found.layers[column]),
+            measure=measure,
+            value=2 * float(found.values[row, column]),
+            standard_error=2 * float(found.errors[row, column]),
+            shrunk=2 * float(found.shrunk[row, column]),
+        )
+        for row, column in zip(rows, columns, strict=True)
+    ]
+    return tuple(sorted(every, key=lambda each: -abs(each.shrunk)))
 
 
 def estimates(sums: ProbeSums) -> dict[str, dict[str, Interval]]:

@@ -6,6 +6,7 @@ with i = j the layer's own measure. A sample's probes are averaged first, so tha
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from workers.metrics.packed import DAMAGES, Array, damaged, pack, unpack
 
 Floats = npt.NDArray[np.float64]
+Measure = Literal["mse", "kl"]
 
 VERSION = 1
 
@@ -81,6 +83,11 @@ class ProbeSums:
     spread_freedom: int
     failures: dict[str, str] = field(default_factory=dict)
     constants: tuple[str, ...] = ()
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Those that were probed, the loss change apart."""
+        return ("mse",) if self.kl is None else ("mse", "kl")
 
     def __add__(self, other: "ProbeSums") -> "ProbeSums":
         """Both shards' sums; raises ValueError where they are of different layers, measures or numbers of probes."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from service.domain.layers import ALL_INT8, FP32
+from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import SweepMode
 from workers.metrics import intervals
@@ -163,6 +163,12 @@ class Scoreboard:
         if _is_binary(measure, reference, variant):
             return intervals.proportion_difference(reference, variant, self._confidence)
         return intervals.mean_drop(reference - variant, self._confidence)
+
+
+def layer_scores(board: Scoreboard, mode: SweepMode) -> dict[str, VariantScore]:
+    """Layer id → score of each layer that was measured, its sensitivity as the drop."""
+    names = [each for each in board.variants if each.startswith(LAYER_PREFIX)]
+    return {name.removeprefix(LAYER_PREFIX): board.sensitivity(name, mode) for name in names}
 
 
 def _leaving_out(shards: Sequence[int], compute: Callable[[Sequence[int]], float]) -> tuple[float, Floats]:

@@ -109,7 +109,8 @@ class Job:
 
     def open_model(self) -> OpenedModel:
         """The sweep's model on this worker's device."""
-        settings = OpenSettings(fuse_bn=self.settings.fuse_bn, weights=self.settings.weights, device=self.device)
+        asked = self.settings
+        settings = OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments)
         return _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
 
     def open_dataset(self, *, calibration: bool = False) -> BoundEvaluationSet:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from service.domain.errors import SweepFailure
-from service.domain.layers import FP32, Variant
+from service.domain.layers import FP32, Variant, controls
 from service.domain.states import UnitKind
 from workers.backends.protocol import Array, OpenedModel, OutOfMemory
 from workers.data.binding import Batch
@@ -70,10 +70,11 @@ def _measure_in_batches(job: Job, metric: TaskMetric, variants: Sequence[Variant
 
 def variants_of(job: Job) -> tuple[Variant, ...]:
     """What the unit measures: the whole table, or what the decision still needs."""
-    layers = job.active_layers()
+    layers, mode = job.active_layers(), job.settings.mode
     if job.lease.kind is UnitKind.MEASURE:
-        return sweep_variants(layers, job.settings.mode)
-    table = {each.name: each for each in sweep_variants(layers, job.settings.mode)}
+        # after probes the decision says which layers are measured
+        return controls(each.id for each in layers) if job.settings.method.probes else sweep_variants(layers, mode)
+    table = {each.name: each for each in sweep_variants(layers, mode)}
     every = frozenset(each.id for each in layers)
     wanted = (FP32, *job.lease.payload["variants"])
     return tuple(table.get(each) or Variant(name=each, int8=every - frozenset(fallback_of(each))) for each in wanted)

@@ -7,6 +7,7 @@ from typing import Any
 from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
 from service.domain.states import UnitKind
 from service.store.blobs import Blob
+from workers.engine.probe_sums import ProbeSums
 from workers.metrics.shard_result import ShardResult
 from workers.sweep.plan import Plan
 
@@ -34,6 +35,16 @@ class Calibrated:
     variants: int
     shards: int
     statistics: Mapping[str, LayerStatistics]
+    warnings: Warnings = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One shard's sums of probes, named by ``content_key``; ``found``: an earlier sweep had made them."""
+
+    sums: ProbeSums
+    content_key: str
+    found: bool
     warnings: Warnings = field(default_factory=list)
 
 
@@ -82,12 +93,12 @@ class Reported:
     artifacts: tuple[Artifact, ...]
 
 
-Outcome = Prepared | Calibrated | Measured | NextRound | Decided | Reported
+Outcome = Prepared | Calibrated | Probed | Measured | NextRound | Decided | Reported
 
 
 @dataclass(frozen=True)
 class Table:
-    """The layer table and the other scores as far as they are measured; ``shards``: out of how many."""
+    """The layer table and the other scores as far as they are known; ``shards``: how many were probed or measured."""
 
     layers: tuple[LayerResult, ...]
     scores: tuple[VariantScore, ...]

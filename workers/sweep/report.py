@@ -1,12 +1,14 @@
 """Phase 6: everything that the sweep found, as files."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
 
+from service.domain.layers import ALL_INT8
 from service.domain.results import Decision, LayerResult, VariantScore
 from service.domain.states import UnitState
-from service.reports import fallback, layers_csv, page
+from service.reports import fallback, interactions_csv, layers_csv, page
 from service.reports.report import (
     CalibrationSection,
     Cost,
@@ -18,25 +20,33 @@ from service.reports.report import (
     to_json,
 )
 from service.store.tables import LayerRow, ScoreRow, UnitRow
+from workers.engine.probe import gram, interactions
+from workers.engine.probe_sums import ProbeSums
 from workers.sweep.job import Job
 from workers.sweep.outcome import Artifact, Reported
-from workers.sweep.warnings import result_warnings
+from workers.sweep.probed import probe_sums
+from workers.sweep.warnings import probe_warnings, result_warnings
 
 
 def run(job: Job) -> Reported:
     """Write the report's files."""
-    report = make(job)
-    files = (
+    probes = probe_sums(job).sums
+    report = make(job, probes)
+    files = [
         ("report.json", "application/json", to_json(report)),
         ("report.html", "text/html; charset=utf-8", page.to_html(report)),
         ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
         ("fallback_layers.json", "application/json", fallback.to_json(report)),
-    )
+    ]
+    if probes is not None:
+        pairs = [pair for measure in probes.measures for pair in interactions(gram(probes, measure), measure)]
+        names = {each.id: each.name for each in job.plan.layers}
+        files.append(("interactions.csv", "text/csv; charset=utf-8", interactions_csv.to_csv(pairs, names).encode()))
     return Reported(tuple(Artifact(name, kind, job.context.blobs.put(content)) for name, kind, content in files))
 
 
-def make(job: Job) -> Report:
-    """The report, from rows alone."""
+def make(job: Job, probes: ProbeSums | None) -> Report:
+    """The report, from rows and what was probed."""
     with job.context.database.read() as session:
         layer_rows = session.scalars(
             select(LayerRow).where(LayerRow.sweep_id == job.sweep_id).order_by(LayerRow.position)
@@ -90,11 +100,27 @@ def make(job: Job) -> Report:
         decision=Decision.model_validate(job.sweep.decision) if job.sweep.decision else None,
         warnings=tuple(
             Warning_(**each)
-            for each in [*job.sweep.warnings, *result_warnings(controls, job.dataset.info, metric.name)]
+            for each in [
+                *job.sweep.warnings,
+                *result_warnings(controls, job.dataset.info, metric.name),
+                *_probe_warnings(probes, controls),
+            ]
         ),
         environment=job.sweep.environment,
-        cost=Cost(seconds=seconds, variants=len(job.active_layers()) + len(controls), shards=len(plan.shards)),
+        cost=Cost(seconds=seconds, variants=_measured(layers) + len(controls), shards=len(plan.shards)),
     )
+
+
+def _probe_warnings(probes: ProbeSums | None, controls: Mapping[str, VariantScore]) -> list[dict[str, str]]:
+    measured = controls[ALL_INT8].measures.get("mse") if ALL_INT8 in controls else None
+    if probes is None or measured is None or measured.value is None:
+        return []
+    together = gram(probes, "mse")
+    return probe_warnings(together.predict(together.layers), measured.value)
+
+
+def _measured(layers: Sequence[LayerResult]) -> int:
+    return sum(each.score is not None for each in layers)
 
 
 def _time(seconds: float) -> str:

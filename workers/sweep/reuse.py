@@ -39,6 +39,13 @@ def content_key(job: Job, metric: TaskMetric) -> str:
     )
 
 
+def probe_key(job: Job, metric: TaskMetric, layers: Sequence[Layer]) -> str:
+    """The key of the probes of the unit's shard, as SHA-256 in hexadecimal."""
+    ranges = {layer.id: {edge: job.amax[edge] for edge in layer.activations} for layer in layers}
+    options = job.settings.probe.model_dump(mode="json")
+    return _digest({"shard": content_key(job, metric), "int8": ranges, "probe": options, "seed": job.settings.seed})
+
+
 def identities(variants: Sequence[Variant], layers: Sequence[Layer], amax: Mapping[str, float]) -> tuple[str, ...]:
     """The identity of each variant."""
     ranges = {layer.id: {edge: amax[edge] for edge in layer.activations if edge in amax} for layer in layers}

@@ -6,16 +6,17 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from service.domain.layers import CONTROLS, LAYER_PREFIX, Layer
-from service.domain.results import LayerResult, VariantScore
-from service.domain.settings import SweepMethod, SweepMode
+from service.domain.results import LayerResult
+from service.domain.settings import SweepMethod
 from service.domain.states import UnitKind, UnitState
 from service.selection.ranking import Ranked, is_significant, rank_layers
 from service.store import units
 from service.store.tables import LayerRow, ScoreRow, SweepRow
-from workers.metrics.scores import Scoreboard
+from workers.metrics.scores import Scoreboard, layer_scores
 from workers.metrics.shard_result import ShardResult, merge
 from workers.sweep.job import Job
-from workers.sweep.outcome import Decided, Measured, NextRound, Outcome, Table
+from workers.sweep.outcome import Decided, Measured, NextRound, Outcome, Probed, Table
+from workers.sweep.probed import NOT_PROBED, ProbedShards, known, probe_sums
 
 
 def refresh(job: Job, outcome: Outcome) -> Table | None:
@@ -23,13 +24,16 @@ def refresh(job: Job, outcome: Outcome) -> Table | None:
 
     Workers that finish shards at the same time don't see each other's: the first selection completes the table.
     """
+    if isinstance(outcome, Probed):
+        return make(job, [], probe_sums(job, {job.lease.ordinal: outcome.sums}), {})
+    probes = probe_sums(job) if job.settings.method.probes else NOT_PROBED
     if isinstance(outcome, Measured) and outcome.kind is UnitKind.MEASURE:
         done = measured_shards(job, {job.lease.ordinal: outcome.result})
-        return make(job, [done[each] for each in sorted(done)], {})
-    racing = job.settings.method is SweepMethod.RACING
-    if isinstance(outcome, NextRound | Decided) and (racing or job.plan.shards_in_table < len(job.plan.shards)):
+        return make(job, [done[each] for each in sorted(done)], probes, {})
+    grows = job.settings.method is not SweepMethod.EXACT
+    if isinstance(outcome, NextRound | Decided) and (grows or job.plan.shards_in_table < len(job.plan.shards)):
         done = measured_shards(job)
-        return make(job, [done[each] for each in sorted(done)], outcome.stopped)
+        return make(job, [done[each] for each in sorted(done)], probes, outcome.stopped)
     return None
 
 
@@ -49,18 +53,12 @@ def measured_shards(job: Job, own: Mapping[int, ShardResult] | None = None) -> d
     return {ordinal: merge(results) for ordinal, results in found.items()}
 
 
-def layer_scores(board: Scoreboard, mode: SweepMode) -> dict[str, VariantScore]:
-    """Layer id → score, its sensitivity as the drop."""
-    names = [each for each in board.variants if each.startswith(LAYER_PREFIX)]
-    return {name.removeprefix(LAYER_PREFIX): board.sensitivity(name, mode) for name in names}
-
-
-def ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
+def _ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
     """The layers' order, by the intervals of one look: what all samples would be ranked by."""
     return rank_layers(layer_scores(Scoreboard(shards, job.metric()), job.settings.mode), job.settings.mode)
 
 
-def make(job: Job, shards: Sequence[ShardResult], stopped: Mapping[str, str]) -> Table:
+def make(job: Job, shards: Sequence[ShardResult], probes: ProbedShards, stopped: Mapping[str, str]) -> Table:
     """The table over these shards; ``stopped``: layer id → why it is measured on no more of them."""
     plan, failed, amax, statistics = job.plan, job.failed, job.amax, job.statistics
     board = job.board(shards)
@@ -68,15 +66,17 @@ def make(job: Job, shards: Sequence[ShardResult], stopped: Mapping[str, str]) ->
         name.removeprefix(LAYER_PREFIX): why for name, why in board.failures.items() if name.startswith(LAYER_PREFIX)
     }
     scores = layer_scores(board, job.settings.mode)
-    ranks = {each.layer_id: place for place, each in enumerate(ranking(job, shards), start=1)}
+    found = None if probes.sums is None else known(probes.sums, board, metric=job.metric().name)
+    ranking = _ranking(job, shards) if found is None else found.ranking
+    ranks = {each.layer_id: place for place, each in enumerate(ranking, start=1)}
 
     def row(layer: Layer) -> LayerResult:
-        state, reason = "measured", None
+        score = scores.get(layer.id)
+        state, reason = "measured" if score or found is None else "estimated", None
         if layer.id in plan.excluded:
             state, reason = "excluded", plan.excluded[layer.id]
         elif layer.id in failed:
             state, reason = "failed", failed[layer.id]
-        score = scores.get(layer.id)
         return LayerResult(
             layer=layer,
             state=state,
@@ -86,11 +86,12 @@ def make(job: Job, shards: Sequence[ShardResult], stopped: Mapping[str, str]) ->
             amax={edge: amax[edge] for edge in layer.activations if edge in amax},
             statistics=statistics.get(layer.id),
             stopped=stopped.get(layer.id),
+            estimate=found.estimates.get(layer.id) if found is not None else None,
             score=score,
         )
 
     controls = tuple(board.score(name) for name in CONTROLS if name in board.variants)
-    return Table(tuple(row(layer) for layer in plan.layers), controls, len(shards))
+    return Table(tuple(row(layer) for layer in plan.layers), controls, probes.shards + len(shards))
 
 
 def store(session: Session, sweep: SweepRow, table: Table) -> None:

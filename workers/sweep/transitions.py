@@ -6,6 +6,8 @@ Fan-in is counted in rows: the worker that finishes the last unit of a phase que
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.domain.layers import CONTROLS
+from service.domain.settings import SweepSettings
 from service.domain.states import Phase, SweepState, UnitKind, UnitState, move_sweep
 from service.store.clock import now
 from service.store.endings import end_sweep
@@ -18,8 +20,12 @@ from workers.sweep.outcome import (
     NextRound,
     Outcome,
     Prepared,
+    Probed,
     Reported,
 )
+
+PROBE_COST = 6
+"""In evaluations (docs/benchmarks.md); it only tells how far a sweep is."""
 
 
 def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
@@ -29,6 +35,11 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             return _prepared(session, sweep, outcome)
         case Calibrated():
             return _calibrated(session, sweep, outcome)
+        case Probed():
+            if _still_open(session, sweep.id, UnitKind.PROBE):
+                return 0
+            sweep.warnings = [*sweep.warnings, *outcome.warnings]
+            return _queue(session, sweep, Phase.MEASURE, _shard_units(sweep, UnitKind.MEASURE, len(CONTROLS)))
         case Measured():
             kind = UnitKind(outcome.kind)
             if _still_open(session, sweep.id, kind):
@@ -64,20 +75,25 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     statistics = {layer: each.model_dump(mode="json") for layer, each in outcome.statistics.items()}
     sweep.amax = {"amax": outcome.amax, "failed": outcome.failed, "statistics": statistics}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
-    shards = sweep.plan["shards"][: outcome.shards]
-    variants = outcome.variants
-    new = [
+    if SweepSettings.model_validate(sweep.settings).method.probes:
+        return _queue(session, sweep, Phase.PROBE, _shard_units(sweep, UnitKind.PROBE, PROBE_COST))
+    units = _shard_units(sweep, UnitKind.MEASURE, outcome.variants, shards=outcome.shards)
+    return _queue(session, sweep, Phase.MEASURE, units)
+
+
+def _shard_units(sweep: SweepRow, kind: UnitKind, evaluations: int, *, shards: int | None = None) -> list[NewUnit]:
+    """One for each of the first ``shards``, None: of all; ``evaluations``: what each costs per sample."""
+    return [
         NewUnit(
-            UnitKind.MEASURE,
+            kind,
             sweep.id,
             sweep.backend,
             ordinal=ordinal,
             payload=dict(shard),
-            cost=float(variants * (shard["stop"] - shard["start"])),
+            cost=float(evaluations * (shard["stop"] - shard["start"])),
         )
-        for ordinal, shard in enumerate(shards)
+        for ordinal, shard in enumerate(sweep.plan["shards"][:shards])
     ]
-    return _queue(session, sweep, Phase.MEASURE, new)
 
 
 def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:

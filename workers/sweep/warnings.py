@@ -1,10 +1,12 @@
 """What the measured numbers themselves warn of."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from service.domain.layers import ALL_INT8, FP32, FP32_REPEATED
 from service.domain.results import Interval, VariantScore
+from workers.engine.probe import FAR
 
 # how many classes may be named for each sample
 GUESSES = {"top1": 1, "top5": 5}
@@ -31,6 +33,17 @@ def result_warnings(
         message = "all layers in int8 do not worsen the metric: there is nothing to fall back for"
         found.append({"code": "nothing-to-find", "message": message})
     return found
+
+
+def probe_warnings(predicted: float, measured: float) -> list[dict[str, str]]:
+    """An output MSE of all layers in int8 that probes miss by more than a layer's may be off (both above zero)."""
+    if min(predicted, measured) > 0 and abs(math.log(predicted / measured)) <= FAR:
+        return []
+    message = (
+        f"with all layers in int8 probes predict an output MSE of {predicted:.3g}, and {measured:.3g} was measured: "
+        "the network is not linear in its int8 errors, so that sums of estimates mislead; every list was measured"
+    )
+    return [{"code": "probe-not-linear", "message": message}]
 
 
 def _chance(dataset_info: Mapping[str, Any], guesses: int) -> float | None:

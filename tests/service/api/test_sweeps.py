@@ -122,6 +122,39 @@ def test_a_wrong_value_is_named(service, asked, field):
     assert sweeps_of(service) == 0
 
 
+METHODS = {
+    "one_off": ({"method": "probe", "mode": "one_off"}, "mode"),
+    "threshold": (
+        {"method": "probe", "selection": {"algorithm": "threshold", "threshold": 0.1}, "metric": {"name": "top1"}},
+        "selection.threshold",
+    ),
+    "threshold_then_exact": (
+        {"method": "probe_then_exact", "selection": {"algorithm": "threshold", "threshold": 0.1}},
+        "selection.threshold",
+    ),
+    "directions": ({"method": "probe", "probe": {"directions": 0}}, "probe.directions"),
+    "unknown": ({"method": "guess"}, "method"),
+}
+
+
+@pytest.mark.parametrize(("asked", "field"), METHODS.values(), ids=METHODS)
+def test_what_probes_cannot_do_is_refused(service, asked, field):
+    document = assert_problem(service.sweep(**asked), 422, "invalid-input", field.rpartition(".")[2])
+    assert document["errors"][0]["field"] == field
+    assert sweeps_of(service) == 0
+
+
+def test_probes_are_not_for_tensorrt(service):
+    service.worker(tensorrt=True)
+    response = service.sweep(backend="tensorrt", method="probe")
+    assert assert_problem(response, 422, "invalid-input", "gradients")["errors"][0]["field"] == "method"
+
+
+def test_a_threshold_on_a_measure_of_probes_is_taken(service):
+    asked = {"method": "probe", "metric": {"name": "kl"}, "selection": {"algorithm": "threshold", "threshold": 0.1}}
+    assert service.sweep(**asked).status_code == 202
+
+
 def test_a_budget_on_sqnr_is_refused(service):
     response = service.sweep(metric={"name": "sqnr"}, budget={"max_drop": 1})
     assert_problem(response, 422, "budget-needs-finite-metric", "sqnr")

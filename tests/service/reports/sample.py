@@ -8,6 +8,7 @@ from service.domain.results import (
     Decision,
     Extent,
     Interval,
+    LayerEstimate,
     LayerResult,
     LayerStatistics,
     VariantScore,
@@ -144,6 +145,21 @@ def decision(layers: tuple[LayerResult, ...], **changes: Any) -> Decision:
         explanation="the shortest list along the ranking, of 6 measured, whose drop is within 0.01",
     )
     return found.model_copy(update=changes)
+
+
+def estimated(result: LayerResult) -> LayerResult:
+    """The same layer as a sweep by probes shows it; the first lies beyond the linear range."""
+    assert result.score is not None
+    estimate = LayerEstimate(measures=result.score.measures, beyond_linear=result.rank == 1)
+    changes = {"state": "estimated", "score": None, "significant": None, "estimate": estimate}
+    return result.model_copy(update=changes)
+
+
+def probed_report() -> Report:
+    """A sweep by probes: the layer of rank 2 was measured too."""
+    whole = report()
+    layers = tuple(each if each.score is None or (each.rank or 0) == 2 else estimated(each) for each in whole.layers)
+    return whole.model_copy(update={"layers": layers})
 
 
 def report(**changes: Any) -> Report:

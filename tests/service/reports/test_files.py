@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jsonschema
 
-from service.domain.results import LayerResult
+from service.domain.results import Interaction, LayerResult
 from service.reports.fallback import fallback_layers
+from service.reports.interactions_csv import to_csv as interactions_to_csv
 from service.reports.layers_csv import to_csv
 from service.reports.report import Report, json_schema, to_json
 from tests.service.reports import sample
@@ -74,3 +75,28 @@ def test_the_fallback_list_names_every_layer_once(report: Report) -> None:
 def test_without_a_decision_the_fallback_list_says_so() -> None:
     found = fallback_layers(sample.report(decision=None))
     assert (found["status"], found["fallback"], found["verified_drop"]) == (None, [], None)
+
+
+def test_csv_keeps_estimates_apart_from_what_was_measured() -> None:
+    layers = sample.probed_report().layers
+    rows = {row["rank"]: row for row in csv.DictReader(io.StringIO(to_csv(layers), newline=""))}
+    first = next(each for each in layers if each.rank == 1)
+    assert first.estimate is not None
+    assert (rows["1"]["state"], rows["1"]["kl"], rows["1"]["drop"]) == ("estimated", "", "")
+    assert float(rows["1"]["estimated_kl_high"]) == first.estimate.measures["kl"].high
+    assert (rows["1"]["beyond_linear"], rows["3"]["beyond_linear"]) == ("True", "False")
+    assert (rows["2"]["state"], rows["2"]["estimated_kl"]) == ("measured", "")
+
+
+def test_a_layer_that_was_only_estimated_is_in_the_list_as_any_other() -> None:
+    found = fallback_layers(sample.probed_report())
+    assert len(found["int8"]) == 26
+    assert {each["name"] for each in found["fallback"]} == {"conv1", "layer2.0.downsample.0"}
+
+
+def test_interactions_have_a_line_for_each_pair_and_no_formula() -> None:
+    pair = Interaction(layers=("n1", "n2"), measure="mse", value=0.25, standard_error=0.125, shrunk=0.1875)
+    text = interactions_to_csv([pair], {"n1": "conv1", "n2": '=HYPERLINK("x")'})
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert (row["measure"], row["layer"], row["other_layer"]) == ("mse", "conv1", '\'=HYPERLINK("x")')
+    assert [float(row[each]) for each in ("value", "standard_error", "shrunk")] == [0.25, 0.125, 0.1875]

@@ -105,3 +105,12 @@ def test_a_thousand_layers_are_all_in_the_table_and_forty_in_the_chart() -> None
 def test_a_metric_that_should_be_low_increases_as_it_worsens() -> None:
     metric = MetricSection(name="mse", output="y", higher_is_better=False, unit="squared output units")
     assert "a mse increase of 0.00620" in to_html(sample.report(metric=metric)).decode()
+
+
+def test_estimates_are_called_estimates() -> None:
+    page = to_html(sample.probed_report()).decode()
+    assert page.count('<span class="pill state">estimated</span>') == 27
+    assert page.count("beyond the linear range") == 1
+    assert "it is an estimate, to first order, by gradients" in page
+    assert "<details open>" in page
+    assert "it is an estimate" not in to_html(sample.report()).decode()

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.results import Interval, VariantScore
-from service.selection.ranking import continuous, is_significant, rank_layers
+from service.selection.ranking import continuous, is_significant, rank_by, rank_layers
 
 NUMBERS = st.none() | st.floats(-1, 1)
 
@@ -118,3 +118,13 @@ def test_a_ranking_holds_each_layer_once_significant_ones_first_and_by_size(scor
     assert drops == sorted(drops, reverse=True)
     rest = [continuous(scores[each.layer_id]) for each in ranking if not each.significant]
     assert rest == sorted(rest, reverse=True)
+
+
+def test_by_one_measure_the_largest_comes_first_and_what_has_no_number_last() -> None:
+    values = {
+        "small": Interval(value=0.1, low=-0.1, high=0.3, method="t", samples=5),
+        "none": Interval(value=None, low=None, high=None, method="no derivative", samples=5),
+        "large": Interval(value=0.5, low=0.4, high=0.6, method="t", samples=5),
+    }
+    found = rank_by(values)
+    assert [(each.layer_id, each.significant) for each in found] == [("large", True), ("small", False), ("none", False)]

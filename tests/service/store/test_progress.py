@@ -35,3 +35,16 @@ def test_a_sweep_that_runs_is_never_said_to_take_no_time(phase: Phase) -> None:
 
 def test_the_report_is_nearly_the_end() -> None:
     assert eta(Phase.REPORT, 130.0, verify(1, 10.0)) == LEAST_SECONDS
+
+
+def test_a_sweep_that_probes_first_never_runs_back() -> None:
+    def at(phase: Phase, *rounds: Round) -> float:
+        return compute(rounds, SweepState.RUNNING, phase, 140.0).fraction
+
+    probed = Round(UnitKind.PROBE, 0, 2, 1, 60.0, 30.0, 100.0)
+    done = Round(UnitKind.PROBE, 0, 2, 2, 60.0, 60.0, 100.0)
+    measuring = [Round(UnitKind.MEASURE, 0, 2, int(part // 15), 30.0, part, 120.0) for part in (0.0, 15.0)]
+    fractions = [at(Phase.PROBE, probed), *(at(Phase.MEASURE, done, each) for each in measuring)]
+    assert fractions == sorted(fractions)
+    assert fractions[0] < fractions[1] < fractions[2] < 0.85
+    assert at(Phase.MEASURE, measuring[0]) == 0.07

@@ -20,9 +20,9 @@ from tests.workers.backends.ranges import calibrated
 from tests.workers.models import torch_networks as networks
 from workers.backends.protocol import OpenSettings
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
-from workers.backends.torch_probe import ProbeSettings, TorchProbe
 from workers.data.binding import Batch
 from workers.engine.probe import estimates, gram
+from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
 from workers.metrics.per_sample import against_labels, against_reference, scored
 
@@ -44,7 +44,7 @@ def batches_of(model: TorchModel, x: Any, size: int, labels: Any = None, indices
 
 def probe(model: TorchModel, batches: list[Batch], **settings: Any) -> ProbeSums:
     output = model.facts.outputs[0].name
-    return TorchProbe(model._session).sums(batches, ProbeSettings(output, **settings))
+    return model.probe(batches, ProbeSettings(output, **settings))
 
 
 def exact(model: TorchModel, x: Any, *sets: frozenset[str]) -> list[Any]:
@@ -340,7 +340,7 @@ def test_what_cannot_be_probed_is_refused_with_the_field(tmp_path: Path) -> None
         probe(model, batches_of(model, x, 6))
     assert caught.value.field == "metric.output"
     with pytest.raises(InvalidInput, match="no output 'logits'"):
-        TorchProbe(model._session).sums(batches_of(model, x, 6), ProbeSettings("logits"))
+        model.probe(batches_of(model, x, 6), ProbeSettings("logits"))
 
 
 def test_at_least_one_batch_is_needed(tmp_path: Path) -> None:

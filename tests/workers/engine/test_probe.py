@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.results import Interval
 from tests.workers.engine.probed import mse_of, probed, slopes_of
-from workers.engine.probe import LARGE, beyond_linear, estimates, gram
+from workers.engine.probe import LARGE, beyond_linear, estimates, gram, interactions
 
 DRAWS = 2000
 # 95 % less four standard errors of a share over DRAWS draws is 0.9305
@@ -179,3 +179,17 @@ def test_an_effect_that_the_probe_cannot_see_at_all_lies_beyond_it() -> None:
     sums = probed(np.zeros((1, N, 1)))
     assert beyond_linear(sums, {"a": interval(1.0)}) == {"a"}
     assert beyond_linear(sums, {"a": interval(0.0)}) == frozenset()
+
+
+def test_interactions_are_twice_the_gram_of_pairs_that_are_not_noise() -> None:
+    effects = np.random.default_rng(0).standard_normal((3, 400, 4))
+    effects[1] = effects[0]  # doubles
+    found = gram(probed(slopes_of(effects)), "mse")
+    pairs = interactions(found, "mse")
+    assert pairs[0].layers == ("a", "b")
+    assert pairs[0].value == pytest.approx(2 * found.values[0, 1])
+    # with both in int8 there is that much beyond the sum
+    both = found.predict({"a", "b"}) - found.predict({"a", "b"}, interactions=False)
+    assert pairs[0].shrunk == pytest.approx(both)
+    assert [abs(each.shrunk) for each in pairs] == sorted((abs(each.shrunk) for each in pairs), reverse=True)
+    assert all(each.shrunk != 0 for each in pairs)

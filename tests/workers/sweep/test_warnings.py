@@ -4,7 +4,7 @@ import pytest
 from service.domain.layers import ALL_INT8, FP32, FP32_REPEATED
 from service.domain.results import Interval, VariantScore
 from tests.workers.installation import Installation, npz_bytes
-from workers.sweep.warnings import result_warnings
+from workers.sweep.warnings import probe_warnings, result_warnings
 
 
 def interval(value: float, half: float = 0.01) -> Interval:
@@ -101,3 +101,10 @@ def test_wrong_preprocessing_is_warned_of_in_the_report(installation: Installati
     shuffled = npz_bytes(x=random.normal(size=(300, 4)).astype(np.float32), labels=random.integers(3, size=300))
     found = report_codes(installation, dataset=installation.dataset(shuffled), metric={"name": "top1"})
     assert "fp32-looks-like-chance" in found
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "warned"), [(1.0, 1.2, False), (1.0, 1.4, True), (1.0, 0.7, True), (0.0, 1.0, True)]
+)
+def test_probes_that_miss_all_layers_in_int8_are_told(predicted: float, measured: float, warned: bool) -> None:
+    assert codes(probe_warnings(predicted, measured)) == (["probe-not-linear"] if warned else [])
