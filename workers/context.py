@@ -1,22 +1,27 @@
 """What a worker holds while it lives: the store, the files, the broker, its name and its settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.broker import Hints
 from service.settings import Settings
 from service.store.blobs import BlobStore
 from service.store.database import Database
+from workers.data.read_ahead import ReadAhead
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The outside world of a worker. ``worker_id`` owns its leases; all processes of one worker share it."""
+    """The outside world of a worker, and samples that it keeps in memory.
+
+    ``worker_id`` owns its leases; all processes of one worker share it.
+    """
 
     settings: Settings
     database: Database
     blobs: BlobStore
     hints: Hints
     worker_id: str
+    read_ahead: ReadAhead = field(default_factory=ReadAhead)
 
     @classmethod
     def open(cls, settings: Settings, worker_id: str) -> "WorkerContext":

@@ -118,6 +118,18 @@ def claim(session: Session, queue: str, *, owner: str, lease_seconds: float) -> 
     )
 
 
+def expected_next(session: Session, lease: Lease) -> dict[str, Any] | None:
+    """The payload of the unit that the holder of this lease will probably claim next, of the same sweep and kind.
+
+    Units go out in order, and the others that work on this sweep will each have claimed one before.
+    """
+    mine = (UnitRow.sweep_id == lease.sweep_id, UnitRow.kind == lease.kind)
+    others = select(func.count()).where(*mine, UnitRow.state == UnitState.LEASED, UnitRow.id != lease.unit_id)
+    queued = select(UnitRow).where(*mine, UnitRow.state == UnitState.QUEUED).order_by(UnitRow.ordinal)
+    row = session.scalar(queued.offset(session.scalar(others) or 0).limit(1))
+    return None if row is None else dict(row.payload)
+
+
 def heartbeat(session: Session, lease: Lease, *, lease_seconds: float, progress: float) -> None:
     """Extend the lease and record progress (0 to 1); raises LeaseLost."""
     _fenced(session, lease, {"lease_expires_at": now() + lease_seconds, "progress": progress})

@@ -3,7 +3,7 @@
 The last opened model and evaluation set stay open in the worker's process, for the sweep's next unit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,13 +12,14 @@ from service.domain.errors import LeaseLost
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
 from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
+from service.store import units
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
 from service.store.units import Lease
 from workers.backends.protocol import OpenedModel, OpenSettings
 from workers.backends.registry import backend, device_for
 from workers.context import WorkerContext
-from workers.data.binding import BoundEvaluationSet
+from workers.data.binding import Batch, BoundEvaluationSet
 from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
 from workers.engine import racing
 from workers.lease import HeldLease
@@ -120,6 +121,37 @@ class Job:
         return BoundEvaluationSet(
             open_dataset(self.context.blobs, row), model.facts.inputs, Preprocessing.model_validate(row.preprocessing)
         )
+
+    def shard(self, batch_size: int) -> Sequence[Batch]:
+        """The unit's samples, in batches of this size."""
+        start, stop = self.lease.payload["start"], self.lease.payload["stop"]
+        key = self._shard_key(start, stop, batch_size)
+        return self.context.read_ahead.get(key, lambda: self._read(self.open_dataset(), start, stop, batch_size))
+
+    def read_next_shard(self) -> None:
+        """Begin to read what this worker will probably be given next."""
+        with self.context.database.read() as session:
+            payload = units.expected_next(session, self.lease)
+        if payload is None:
+            return
+        start, stop, size = payload["start"], payload["stop"], self.plan.batch_size
+
+        def read() -> Sequence[Batch]:
+            # not the set that is open already: two threads would read from one file
+            path, preprocessing = self.context.blobs.path(self.dataset.sha256), self.dataset.preprocessing
+            opened = open_evaluation_set(path, self.dataset.format)
+            bound = BoundEvaluationSet(opened, self.plan.inputs, Preprocessing.model_validate(preprocessing))
+            return self._read(bound, start, stop, size)
+
+        self.context.read_ahead.ahead(self._shard_key(start, stop, size), read)
+
+    def _read(self, dataset: BoundEvaluationSet, start: int, stop: int, batch_size: int) -> Sequence[Batch]:
+        return list(dataset.batches(self.plan.order()[start:stop], batch_size))
+
+    def _shard_key(self, start: int, stop: int, batch_size: int) -> Hashable:
+        plan = self.plan
+        drawn = (plan.population, plan.samples, plan.seed, start, stop, batch_size)
+        return (self.dataset.id, tuple(each.model_dump_json() for each in plan.inputs), drawn)
 
     def metric(self) -> TaskMetric:
         """The metric that ranks the layers."""

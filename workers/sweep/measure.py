@@ -52,11 +52,11 @@ def _measure(job: Job, metric: TaskMetric, variants: Sequence[Variant]) -> Shard
 
 
 def _measure_in_batches(job: Job, metric: TaskMetric, variants: Sequence[Variant], size: int) -> ShardResult:
-    model, dataset, shard = job.open_model(), job.open_dataset(), job.lease.payload
+    model, batches = job.open_model(), job.shard(size)
+    job.read_next_shard()
     model.set_amax(job.amax)
-    batches = list(dataset.batches(job.plan.order()[shard["start"] : shard["stop"]], size))
     reference = _reference(job, model, batches, metric.output)
-    targets = None if dataset.targets is None else [each.targets for each in batches]
+    targets = [each.targets for each in batches] if job.plan.has_labels else None
     recorder = Recorder(metric, reference, targets)
     total = len(variants) * len(batches)
     for step, done in enumerate(model.evaluate([each.inputs for each in batches], variants)):
@@ -90,7 +90,7 @@ def fallback_of(name: str) -> tuple[str, ...]:
     return tuple(name.removeprefix(MIXED_PREFIX).split("\n"))
 
 
-def _reference(job: Job, model: OpenedModel, batches: list[Batch], output: str) -> list[Array]:
+def _reference(job: Job, model: OpenedModel, batches: Sequence[Batch], output: str) -> list[Array]:
     fp32 = Variant(name=FP32, int8=frozenset())
     outputs: dict[int, Array] = {}
     for done in model.evaluate([each.inputs for each in batches], [fp32]):

@@ -44,6 +44,7 @@ def _probe(job: Job, metric: TaskMetric) -> ProbeSums:
         loss=options.loss,
         seed=job.settings.seed,
     )
+    job.read_next_shard()
     while True:
         try:
             return model.probe(_batches(job), settings)
@@ -55,12 +56,10 @@ def _probe(job: Job, metric: TaskMetric) -> ProbeSums:
 
 
 def _batches(job: Job) -> Iterator[Batch]:
-    shard, done = job.lease.payload, 0
-    indices = job.plan.order()[shard["start"] : shard["stop"]]
-    for batch in job.open_dataset().batches(indices, job.plan.batch_size):
-        job.held.checkpoint(done / len(indices))
+    batches = job.shard(job.plan.batch_size)
+    for index, batch in enumerate(batches):
+        job.held.checkpoint(index / len(batches))
         yield batch
-        done += len(batch.indices)
 
 
 def _first_output(job: Job, model: OpenedModel, output: str) -> np.ndarray:

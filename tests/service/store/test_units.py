@@ -149,3 +149,28 @@ def test_sweeps_share_the_workers(rows, database):
     owners = [claim(database, queue="onnxruntime").sweep_id for _ in range(3)]
     assert set(owners[:2]) == {first, second}
     assert owners[2] == first
+
+
+def test_the_next_unit_is_the_one_that_others_leave(rows, database):
+    sweep, other = rows.sweep(), rows.sweep()
+    new = [
+        NewUnit(UnitKind.MEASURE, each, "gpu", sweep_id=each, ordinal=n, payload={"sweep": each, "n": n})
+        for each in (sweep, other)
+        for n in range(4)
+    ]
+    with database.write() as session:
+        units.add_units(session, new)
+        session.query(UnitRow).filter_by(sweep_id=other).update({"queue": "elsewhere"})
+
+    def expected(lease: Lease) -> int | None:
+        with database.read() as session:
+            found = units.expected_next(session, lease)
+        assert found is None or found["sweep"] == sweep
+        return None if found is None else found["n"]
+
+    first = claim(database, queue="gpu")
+    assert expected(first) == 1
+    # the first worker will be done before the second, and take 2
+    second = claim(database, queue="gpu")
+    assert (second.ordinal, expected(second)) == (1, 3)
+    assert expected(claim(database, queue="gpu")) is None
