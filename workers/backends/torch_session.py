@@ -43,9 +43,7 @@ class TorchSession:
     ``layers``: those of the program where they are known already; they are looked for otherwise.
     """
 
-    def __init__(
-        self, program: TorchProgram, settings: OpenSettings, layers: Sequence[Found] | None = None
-    ) -> None:
+    def __init__(self, program: TorchProgram, settings: OpenSettings, layers: Sequence[Found] | None = None) -> None:
         finder = LayerFinder(program)
         self._found = finder.find() if layers is None else list(layers)
         self.facts = ModelFacts(

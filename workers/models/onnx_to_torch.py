@@ -16,6 +16,7 @@ from torch import fx
 
 from service.domain.errors import first_line
 from service.domain.layers import TensorSpec
+from service.inspection.formats import quoted
 from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import OnnxProgram
 from workers.models.onnx_to_torch_elementwise import ELEMENTWISE
@@ -66,6 +67,7 @@ class _Conversion:
         self._program = program
         self._layers = layers
         self._constants = Constants(program.skeleton, program.weights)
+        self._makers = {name: node for node in program.skeleton.graph.node for name in node.output}
         self._graph = fx.Graph()
         self._root = torch.nn.Module()
         self._values: dict[str, Value] = {}
@@ -77,13 +79,13 @@ class _Conversion:
         for index, spec in enumerate(self._program.inputs):
             # a placeholder's name becomes Python code, and the model's may be any text
             inputs[spec.name] = f"input_{index}"
-            self._values[spec.name] = self._graph.placeholder(inputs[spec.name])
-            self._values[spec.name].meta["val"] = _example(spec)
-        nodes = self._program.skeleton.graph.node
-        for node in nodes:
+            placeholder = self._graph.placeholder(inputs[spec.name])
+            placeholder.meta["val"] = _example(spec)
+            self._values[spec.name] = placeholder
+        for node in self._program.skeleton.graph.node:
             if not all(each in self._constants for each in node.output if each):
                 self._node(node)
-        self._graph.output(tuple(self._outputs(nodes)))
+        self._graph.output(tuple(self._outputs()))
         specs = tuple(spec.model_copy(update={"name": inputs[spec.name]}) for spec in self._program.inputs)
         module = fx.GraphModule(self._root, self._graph)
         made = TorchProgram(
@@ -96,7 +98,7 @@ class _Conversion:
         if rule is None:
             raise refusal(node, "is not among those that are written out")
         try:
-            made = rule(Site(node, tuple(self._value(node, each) if each else None for each in node.input)))
+            made = rule(Site(node, tuple(self._value(each) if each else None for each in node.input)))
             operands = [each for each in made.args if isinstance(each, fx.Node)]
             if operands or node.name in self._layers:
                 self._call(node, made)
@@ -106,15 +108,13 @@ class _Conversion:
         except ERRORS as error:
             raise refusal(node, f"does not run in torch: {first_line(error)}") from error
 
-    def _value(self, node: onnx.NodeProto, name: str) -> Value:
-        if name not in self._values:
-            constant = self._constants.value(name)
-            if constant is None:
-                raise refusal(node, f"reads {name!r}, which nothing makes")
-            try:
-                self._values[name] = torch.tensor(constant)
-            except TypeError as error:
-                raise refusal(node, f"reads {constant.dtype} values, which torch does not know") from error
+    def _value(self, name: str) -> Value:
+        if name in self._values:
+            return self._values[name]
+        maker = self._makers.get(name)
+        if maker is not None and name not in self._constants:
+            raise refusal(maker, f"with the result {quoted(name)} is not written out")
+        self._values[name] = torch.tensor(self._constants.value(name))
         return self._values[name]
 
     def _call(self, node: onnx.NodeProto, made: Made) -> None:
@@ -129,7 +129,7 @@ class _Conversion:
 
     def _keep(self, node: onnx.NodeProto, made: Made, result: Any) -> None:
         results = result if made.several else [result]
-        # results that are left out, or that the rule says nobody reads, come last
+        # further results, which a rule does not write out, may be declared and never read
         self._values.update(zip(node.output, results, strict=False))
 
     def _operand(self, value: Value) -> fx.Node:
@@ -142,9 +142,9 @@ class _Conversion:
             self._attributes[value] = self._graph.get_attr(name)
         return self._attributes[value]
 
-    def _outputs(self, nodes: Collection[onnx.NodeProto]) -> Iterator[fx.Node]:
+    def _outputs(self) -> Iterator[fx.Node]:
         for spec in self._program.outputs:
-            node = self._operand(self._value(next(iter(nodes)), spec.name))
+            node = self._operand(self._value(spec.name))
             node.meta["val"] = _example(spec)
             yield node
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from workers.models.onnx_to_torch_node import Integers, Made, Rule, Site, integers_of, refusal
 
@@ -42,7 +42,7 @@ def pad_constant(x: Tensor, pads: Integers, value: Tensor | None, axes: Integers
     """Pad with one value, zero where none is given."""
     sides = _sides(x, pads, axes)
     pairs = [each for place in reversed(range(x.ndim)) for each in sides.get(place, (0, 0))]
-    return F.pad(x, pairs, value=0.0 if value is None else value.item())
+    return functional.pad(x, pairs, value=0.0 if value is None else value.item())
 
 
 def pad_mirrored(x: Tensor, pads: Integers, axes: Integers | None, mode: str) -> Tensor:

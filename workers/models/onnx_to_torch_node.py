@@ -6,7 +6,7 @@ input i of a layer is argument i of the call.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 import torch
@@ -20,8 +20,6 @@ Value = fx.Node | torch.Tensor
 
 Integers = Sequence[int] | torch.Tensor
 """Sizes, axes or indices: written in the model, or computed by it."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,25 +48,19 @@ class Site:
         value = self.value(index)
         return integers_of(value) if isinstance(value, torch.Tensor) else value
 
-    def attribute(self, name: str, default: T) -> T:
+    def attribute(self, name: str, default: Any) -> Any:
         """An attribute's value, text decoded."""
         for each in self.node.attribute:
             if each.name == name:
-                value: Any = onnx.helper.get_attribute_value(each)
-                found: T = value.decode(errors="replace") if isinstance(value, bytes) else value
-                return found
+                value = onnx.helper.get_attribute_value(each)
+                return value.decode(errors="replace") if isinstance(value, bytes) else value
         return default
 
-    def only(self, name: str, right: T) -> None:
+    def only(self, name: str, right: Any) -> None:
         """Refuse any other value of an attribute."""
         found = self.attribute(name, right)
         if found != right:
             raise refusal(self.node, f"with {name} = {quoted(str(found))} is not written out")
-
-    def one_result(self) -> None:
-        """Refuse a node whose further results somebody may read."""
-        if any(self.node.output[1:]):
-            raise refusal(self.node, "with more than one result is not written out")
 
 
 Rule = Callable[[Site], Made]

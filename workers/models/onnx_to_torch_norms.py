@@ -1,8 +1,8 @@
 """ONNX's normalisations in torch, as they are at inference, and softmax."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from workers.models.onnx_to_torch_node import Made, Rule, Site, refusal
 
@@ -11,23 +11,22 @@ aten = torch.ops.aten
 
 def batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float) -> Tensor:
     """By the statistics in the model: x (N, C, ...), all others (C,)."""
-    return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
+    return functional.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
 
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float) -> Tensor:
     """Each channel of each sample by its own statistics: x (N, C, ...), scale and bias (C,)."""
-    return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+    return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None, *, axis: int, epsilon: float) -> Tensor:
     """Over the axes from ``axis`` on."""
-    found = F.layer_norm(x, x.shape[axis:], eps=epsilon) * scale
+    found = functional.layer_norm(x, x.shape[axis:], eps=epsilon) * scale
     return found if bias is None else found + bias
 
 
 def _batch_norm(site: Site) -> Made:
     site.only("training_mode", 0)
-    site.one_result()
     return Made(batch_norm, site.inputs, {"epsilon": site.attribute("epsilon", 1e-5)})
 
 
@@ -36,7 +35,6 @@ def _instance_norm(site: Site) -> Made:
 
 
 def _layer_norm(site: Site) -> Made:
-    site.one_result()
     if site.value(1) is None:
         raise refusal(site.node, "without a scale is not written out")
     keywords = {"axis": site.attribute("axis", -1), "epsilon": site.attribute("epsilon", 1e-5)}

@@ -1,14 +1,14 @@
 """ONNX's pooling operators in torch."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from workers.models.onnx_to_torch_node import Made, Rule, Site, plain, refusal
 from workers.models.onnx_to_torch_windows import Window, padded, sides, symmetric, window_of
 
-AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-LARGEST = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+LARGEST = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
 def average_pool(x: Tensor, window: Window, *, ceil: bool, count_padding: bool) -> Tensor:
@@ -64,7 +64,6 @@ def _average_pool(site: Site) -> Made:
 
 
 def _max_pool(site: Site) -> Made:
-    site.one_result()
     return Made(max_pool, (site.value(0), _pool_window(site)), {"ceil": bool(site.attribute("ceil_mode", 0))})
 
 

@@ -19,9 +19,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, window
     if same is None:
         x, same = padded(x, around, 0.0), [0] * len(window.kernel)
     none = [0] * len(window.kernel)
-    return torch.convolution(
-        x, weight, bias, list(window.strides), same, list(window.dilations), False, none, groups
-    )
+    return torch.convolution(x, weight, bias, list(window.strides), same, list(window.dilations), False, none, groups)
 
 
 class Transposed(NamedTuple):
@@ -54,7 +52,7 @@ class Scaled(NamedTuple):
 
 
 def gemm(a: Tensor, b: Tensor, c: Tensor | None, how: Scaled) -> Tensor:
-    """alpha · A B + beta · C."""
+    """The sum alpha · A B + beta · C."""
     product = (a.T if how.transpose_a else a) @ (b.T if how.transpose_b else b)
     product = product if how.alpha == 1.0 else how.alpha * product
     return product if c is None else product + (c if how.beta == 1.0 else how.beta * c)

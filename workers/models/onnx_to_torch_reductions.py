@@ -37,7 +37,7 @@ def reduce_l1(x: Tensor, axes: Integers | None, *, keep: bool) -> Tensor:
 
 def reduce_l2(x: Tensor, axes: Integers | None, *, keep: bool) -> Tensor:
     """The Euclidean length over the axes."""
-    return torch.linalg.vector_norm(x, dim=_axes(x, axes), keepdim=keep)
+    return x.square().sum(_axes(x, axes), keepdim=keep).sqrt()
 
 
 def reduce_sum_square(x: Tensor, axes: Integers | None, *, keep: bool) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
 import torch
 from onnx import numpy_helper
 from torch import Tensor
@@ -69,7 +70,7 @@ def split(x: Tensor, sizes: Integers | None, axis: int, parts: int) -> tuple[Ten
 
 def expand(x: Tensor, shape: Integers) -> Tensor:
     """Broadcast with the shape; a size of 1 in it leaves the tensor's own."""
-    return x.broadcast_to(torch.broadcast_shapes(x.shape, tuple(integers_of(shape))))
+    return x.broadcast_to(np.broadcast_shapes(tuple(x.shape), tuple(integers_of(shape))))
 
 
 def constant_of_shape(shape: Tensor, value: float, dtype: torch.dtype) -> Tensor:
