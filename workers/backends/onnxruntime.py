@@ -28,6 +28,10 @@ from workers.engine.fixed_batch import filled, length_of
 if TYPE_CHECKING:
     import onnx
 
+    from workers.backends.onnx_probe import OnnxProbe
+    from workers.backends.torch_probe import ProbeSettings
+    from workers.data.binding import Batch
+    from workers.engine.probe_sums import ProbeSums
     from workers.models.onnx_graph import OnnxProgram
     from workers.models.onnx_layers import Found
 
@@ -109,6 +113,7 @@ class OnnxModel:
             batch_size=program.batch_size,
         )
         self._runtime = onnxruntime
+        self._settings = settings
         self._program = program
         self._found = {each.layer.id: each for each in found}
         self._on_cuda = settings.device.startswith("cuda")
@@ -117,6 +122,7 @@ class OnnxModel:
         self._providers = _providers(settings.device)
         self._per_channel = settings.weights is WeightGranularity.PER_CHANNEL
         self._amax: dict[str, float] = {}
+        self._probe: OnnxProbe | None = None
         # shared by all sessions and kept alive for as long as they are
         self._values = {name: self._value(array) for name, array in program.weights.items()}
         self._int8_weights: dict[str, Any] = {}
@@ -162,6 +168,8 @@ class OnnxModel:
 
     def set_amax(self, amax: Mapping[str, float]) -> None:
         """Fix the range of each activation edge."""
+        if any(self._amax.get(edge) != value for edge, value in amax.items()):
+            self._probe = None
         self._amax.update(amax)
 
     def weight(self, layer_id: str) -> Array | None:
@@ -187,6 +195,19 @@ class OnnxModel:
             except self.errors as error:
                 found = {each: OutputError(0.0, 0.0, first_line(error)) for each in usable}
             yield broken | found
+
+    def probe(self, batches: Iterable["Batch"], settings: "ProbeSettings") -> "ProbeSums":
+        """Probes over a torch graph of the model; raises InvalidInput (``method``) where none agrees with it."""
+        from workers.backends.torch_fake_quant import TorchBackend
+
+        reason = TorchBackend().capability().reason
+        if reason is not None:
+            raise Unavailable(f"method: probe needs torch: {reason}")
+        from workers.backends.onnx_probe import OnnxProbe
+
+        if self._probe is None:
+            self._probe = OnnxProbe(self._program, list(self._found.values()), self._settings, self._amax)
+        return self._probe.sums(self, batches, settings)
 
     def _sums(self, session: Any, batch: Tensors) -> dict[str, float]:
         """The sum of each output over the batch's samples."""

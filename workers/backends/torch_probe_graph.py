@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 SHAPE_ONLY_NAMES = (
     "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full new_empty "
-    "sym_size sym_numel sym_stride"
+    "sym_size sym_numel sym_stride shape_of size_of"
 )
 SHAPE_ONLY = frozenset(SHAPE_ONLY_NAMES.split())
 """Their results hold none of the input's values, only its shape."""
@@ -304,7 +305,9 @@ class _Run:
 
 
 def _operation(node: fx.Node) -> str:
-    """``round`` of ``aten.round.default``."""
+    """``round`` of ``aten.round.default``; a function's own name."""
+    if isinstance(node.target, FunctionType):
+        return node.target.__name__
     return str(node.target).split(".")[1].removesuffix("_") if "." in str(node.target) else ""
 
 

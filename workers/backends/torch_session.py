@@ -38,11 +38,14 @@ class WeightQuantizer(TensorQuantizer):  # type: ignore[misc]  # the package is 
 
 
 class TorchSession:
-    """Runs one batch at a time with the selected layers in int8. Layers' quantizers are off until selected."""
+    """Runs one batch at a time with the selected layers in int8. Layers' quantizers are off until selected.
 
-    def __init__(self, program: TorchProgram, settings: OpenSettings) -> None:
+    ``layers``: those of the program where they are known already; they are looked for otherwise.
+    """
+
+    def __init__(self, program: TorchProgram, settings: OpenSettings, layers: Sequence[Found] | None = None) -> None:
         finder = LayerFinder(program)
-        self._found = finder.find()
+        self._found = finder.find() if layers is None else list(layers)
         self.facts = ModelFacts(
             inputs=program.inputs,
             outputs=program.outputs,
@@ -164,6 +167,10 @@ class TorchSession:
             reason = f"{type(error).__name__}: {first_line(error)}"
             return {each: OutputError(0.0, 0.0, reason) for each in layers}
         return meter.errors | {each: OutputError(0.0, 0.0, why) for each, why in broken.items()}
+
+    def outputs(self, batch: Tensors) -> dict[str, Array]:
+        """Outputs by name, each (n, ...), the selected layers in int8."""
+        return self.interpret(fx.Interpreter(self._module), batch)
 
     def interpret(self, interpreter: fx.Interpreter, batch: Tensors) -> dict[str, Array]:
         """Outputs by name, each (n, ...), as this interpreter of the graph finds them, the selected layers in int8."""
