@@ -7,10 +7,11 @@ from itertools import chain, islice
 from service.domain.errors import InvalidInput, first_line
 from workers.backends.onnx_agreement import fp32_outputs, refuse_other_errors, refuse_other_outputs
 from workers.backends.protocol import OpenedModel, OpenSettings, Tensors
-from workers.backends.torch_probe import ProbeSettings, TorchProbe
+from workers.backends.torch_probe import TorchProbe
 from workers.backends.torch_session import TorchSession
 from workers.backends.torch_tree import ERRORS, is_out_of_memory
 from workers.data.binding import Batch
+from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
 from workers.models.onnx_graph import OnnxProgram
 from workers.models.onnx_layers import Found
@@ -36,7 +37,6 @@ class OnnxProbe:
         self._session = TorchSession(converted.program, settings, torch_layers(found, converted))
         self._session.set_amax(amax)
         self._layers = [each.layer.id for each in found]
-        self._probe = TorchProbe(self._session)
         self._agrees = False
 
     def sums(self, model: OpenedModel, batches: Iterable[Batch], settings: ProbeSettings) -> ProbeSums:
@@ -48,12 +48,13 @@ class OnnxProbe:
         iterator = iter(batches)
         first = list(islice(iterator, 1))
         if first and not self._agrees:
-            self._compare(model, {name: each[:COMPARED_SAMPLES] for name, each in first[0].inputs.items()})
+            layers = [each for each in self._layers if settings.layers is None or each in settings.layers]
+            self._compare(model, {name: each[:COMPARED_SAMPLES] for name, each in first[0].inputs.items()}, layers)
             self._agrees = True
-        found = self._probe.sums(self._renamed(chain(first, iterator)), settings)
+        found = TorchProbe(self._session, settings.layers).sums(self._renamed(chain(first, iterator)), settings)
         return replace(found, constants=tuple(self._names.get(each, each) for each in found.constants))
 
-    def _compare(self, model: OpenedModel, batch: Tensors) -> None:
+    def _compare(self, model: OpenedModel, batch: Tensors, layers: Sequence[str]) -> None:
         renamed = self._rename(batch)
         expected = fp32_outputs(model, batch)
         self._session.select(frozenset())
@@ -68,8 +69,8 @@ class OnnxProbe:
                 field="method",
             ) from error
         refuse_other_outputs(expected, found)
-        (errors,) = model.output_errors([batch], self._layers)
-        refuse_other_errors(errors, self._session.output_errors(renamed, frozenset(self._layers)))
+        (errors,) = model.output_errors([batch], layers)
+        refuse_other_errors(errors, self._session.output_errors(renamed, frozenset(layers)))
 
     def _renamed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:

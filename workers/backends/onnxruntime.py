@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import onnx
 
     from workers.backends.onnx_probe import OnnxProbe
-    from workers.backends.torch_probe import ProbeSettings
     from workers.data.binding import Batch
+    from workers.engine.probe_settings import ProbeSettings
     from workers.engine.probe_sums import ProbeSums
     from workers.models.onnx_graph import OnnxProgram
     from workers.models.onnx_layers import Found
