@@ -24,6 +24,7 @@ serve: .venv/ready  ## the API, one worker and the broker, until Ctrl-C
 	$(BIN)/quantsieve serve
 
 bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one run
+	$(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.probe
