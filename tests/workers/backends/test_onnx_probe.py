@@ -88,12 +88,11 @@ def test_a_network_is_probed_alike_in_both_formats(name: str) -> None:
     assert ours.layers == tuple(each.id for each in model.facts.layers)
     assert ours.failures == {}
     assert ours.constants == ()
-    off = np.abs(mse(ours) / mse(theirs) - 1)
-    # both see the same directions; values and weights on the edge of two levels may fall either way, and where a
-    # layer's error hardly reaches the output a few of those are several per cent of it
-    assert np.median(off) < 1e-3
-    assert np.quantile(off, 0.9) < 0.03
-    assert off.max() < 0.3
+    off = np.abs(mse(ours) - mse(theirs))
+    # both see the same directions, but values on the edge of two levels may fall either way: where a layer's error
+    # hardly reaches the output, a thousandth of what others do, a few of those are a third of it
+    assert np.median(off / mse(theirs)) < 1e-3
+    assert (off / (mse(theirs) + 0.1 * mse(theirs).mean())).max() < 0.05
     assert_both_agree_with_every_layer_in_int8(model, x[:8])
 
 

@@ -64,6 +64,12 @@ def random(name: str, *shape: int) -> str:
     return listed(name, np.random.default_rng(1).normal(size=shape))
 
 
+SIMPLE_NAMES = (
+    "Neg Exp Abs Reciprocal Relu Sigmoid Tanh Erf HardSwish HardSigmoid Elu Selu Softplus LeakyRelu Sin Cos Identity "
+    "Mish"
+)
+SIMPLE = SIMPLE_NAMES.split()
+
 # name: (inputs, initializers, nodes)
 CASES: dict[str, tuple[str, str, str]] = {
     "Conv": (IMAGE, f"{random('w', 4, 3, 3, 3)}, {random('b', 4)}", "y = Conv(x, w, b)"),
@@ -112,10 +118,7 @@ CASES: dict[str, tuple[str, str, str]] = {
         for operator in ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Mean")
     },
     "Pow": (ROWS, listed("e", 3.0), "a = Abs(x)  y = Pow(a, e)"),
-    **{
-        operator: (ROWS, "", f"y = {operator}(x)")
-        for operator in ["Neg", "Exp", "Abs", "Reciprocal", "Relu", "Sigmoid", "Tanh", "Erf", "HardSwish", "HardSigmoid", "Elu", "Selu", "Softplus", "LeakyRelu", "Sin", "Cos", "Identity", "Mish"]
-    },
+    **{operator: (ROWS, "", f"y = {operator}(x)") for operator in SIMPLE},
     **{operator: (ROWS, "", f"a = Abs(x)  y = {operator}(a)") for operator in ("Sqrt", "Log")},
     **{operator: (ROWS, "", f"y = {operator}(x)") for operator in ("Floor", "Ceil", "Round", "Sign")},
     "activations with numbers": (
@@ -244,8 +247,8 @@ CASES: dict[str, tuple[str, str, str]] = {
     "comparisons": (
         "float[2,4] x, float[2,4] v",
         "",
-        "a = Less(x, v)  b = GreaterOrEqual(x, v)  c = LessOrEqual(v, x)  d = Equal(x, x)  e = Or(a, b)  f = And(c, d)  "
-        "y = And(e, f)",
+        "a = Less(x, v)  b = GreaterOrEqual(x, v)  c = LessOrEqual(v, x)  d = Equal(x, x)  e = Or(a, b)  "
+        "f = And(c, d)  y = And(e, f)",
     ),
     "Cast": (ROWS, "", "a = Cast <to=7> (x)  y = Cast <to=11> (a)"),
     "whole numbers are divided towards zero": (
