@@ -7,8 +7,8 @@ Every row is a process of its own with one thread: a plain fp32 pass, and a whol
 budget, which asks for the most sensitive quarter of the layers. "cost": CPU time of all units but preparing,
 calibrating and the report, in fp32 evaluations of the same samples, the lists that were verified included. "MiB": the
 most that was resident above what was before (Linux). "measured": layers with exact values on all samples. "KL":
-Spearman's correlation of the ranking value with that of the exact table. "list": whether the fallback list is the exact
-sweep's, or in how many of its layers it differs. The naive loop runs the whole graph for each layer, and no more.
+Spearman's correlation of the ranking value with that of the exact table. "list": whether the fallback list holds
+the exact table's first layers, or how many of them it misses. The naive loop runs the whole graph for each layer, and no more.
 """
 
 import argparse
@@ -84,8 +84,9 @@ def printed(network: Network, method: str, row: Row, exact: Row | None) -> str:
     if "values" in row and exact is not None:
         order = sorted(exact["values"])
         rho = spearmanr([row["values"][each] for each in order], [exact["values"][each] for each in order]).statistic
-        differs = len(set(row["fallback"]) ^ set(exact["fallback"])) // 2
-        same = "same" if row["fallback"] == exact["fallback"] else f"{differs} of {len(exact['fallback'])}"
+        wanted = sorted(order, key=lambda each: -exact["values"][each])[: len(row["fallback"])]
+        missed = len(set(wanted) - set(row["fallback"]))
+        same = f"{missed} of {len(wanted)}" if missed else "same"
         told = [f"{row['measured']:8d}", f"{rho:6.3f}", f"{same:>7s}"]
     layers = len(exact["values"]) if exact is not None else 0
     told = [f"{row['cost']:6.1f}", f"{row['peak']:5.0f}", *told]

@@ -18,9 +18,9 @@ from workers.backends.onnx_agreement import refuse_other_errors, refuse_other_ou
 from workers.backends.onnxruntime import OnnxModel, OnnxRuntimeBackend
 from workers.backends.protocol import OpenSettings, OutputError
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
-from workers.backends.torch_probe import ProbeSettings, TorchProbe
 from workers.data.binding import Batch
 from workers.engine.probe import estimates
+from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
@@ -84,7 +84,7 @@ def case(name: str) -> tuple[OnnxModel, TorchModel, np.ndarray]:
 def test_a_network_is_probed_alike_in_both_formats(name: str) -> None:
     model, other, x = case(name)
     ours = probed(model, x)
-    theirs = TorchProbe(other._session).sums([batch_of(other, x)], settings_of(other))
+    theirs = other.probe([batch_of(other, x)], settings_of(other))
     assert ours.layers == tuple(each.id for each in model.facts.layers)
     assert ours.failures == {}
     assert ours.constants == ()
