@@ -26,7 +26,7 @@ from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.sweep.runner import run_unit
 
-QUEUES = ("data", "onnxruntime")
+QUEUES = ("data", "onnxruntime", "torch")
 LONG = 60.0
 
 # scores of 3 classes from 4 numbers: two linear layers
@@ -89,7 +89,7 @@ class Installation:
         with self.context.database.write() as session:
             return resources.add_dataset(session, resources.NewFile("d", blob, format), asked, queue="data")[0].id
 
-    def sweep(self, **settings: Any) -> str:
+    def sweep(self, *, backend: BackendName = BackendName.ONNXRUNTIME, **settings: Any) -> str:
         """A sweep of the default network on the default samples, unless settings say otherwise.
 
         Three shards, and a budget that all layers in int8 exceed, so that there is something to verify.
@@ -101,7 +101,7 @@ class Installation:
         parsed = SweepSettings.model_validate(asked)
         with self.context.database.write() as session:
             subjects = sweeps.subjects_of(session, parsed)
-            new = sweeps.NewSweep(parsed, subjects, BackendName.ONNXRUNTIME)
+            new = sweeps.NewSweep(parsed, subjects, backend)
             return sweeps.create(session, new)[0].id
 
     def cancel(self, sweep_id: str) -> None:
