@@ -8,7 +8,7 @@ budget, which asks for the most sensitive quarter of the layers. "cost": CPU tim
 calibrating and the report, in fp32 evaluations of the same samples, the lists that were verified included. "MiB": the
 most that was resident above what was before (Linux). "measured": layers with exact values on all samples. "KL":
 Spearman's correlation of the ranking value with that of the exact table. "list": whether the fallback list holds
-the exact table's first layers, or how many of them it misses. The naive loop runs the whole graph for each layer, and no more.
+the exact table's first layers, or how many of them it misses. The naive loop runs the whole graph for each layer.
 """
 
 import argparse

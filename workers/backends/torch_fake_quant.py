@@ -28,6 +28,7 @@ from workers.engine.fixed_batch import length_of
 
 if TYPE_CHECKING:
     from service.domain.layers import Variant
+    from workers.backends.torch_cuda_graph import RepeatedRuns
     from workers.backends.torch_session import TorchSession
     from workers.backends.torch_tree import Failed, Outputs
     from workers.data.binding import Batch
@@ -96,17 +97,19 @@ class TorchModel:
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence["Variant"]) -> Iterator[Evaluated]:
         """Batch by batch, all variants in one pass over the tree that they share."""
+        from workers.backends.torch_cuda_graph import RepeatedRuns
         from workers.backends.torch_tree import Failed
 
         unusable = {each.name: self._session.unusable(each.int8) for each in variants}
         usable = [each for each in variants if unusable[each.name] is None]
         self._session.select(frozenset().union(*(each.int8 for each in usable)))
         masks = [sum(1 << self._number[each] for each in variant.int8) for variant in usable]
+        runs = RepeatedRuns(self._tree, masks, batches=len(batches))
         for index, batch in enumerate(batches):
             for variant in variants:
                 if unusable[variant.name] is not None:
                     yield Evaluated(variant, index, None, unusable[variant.name])
-            for position, outputs in self._runs(batch, masks):
+            for position, outputs in self._run(runs, batch):
                 if isinstance(outputs, Failed):
                     yield Evaluated(usable[position], index, None, outputs.reason)
                 else:
@@ -118,11 +121,11 @@ class TorchModel:
 
         return TorchProbe(self._session, settings.layers).sums(batches, settings)
 
-    def _runs(self, batch: Tensors, masks: Sequence[int]) -> Iterator[tuple[int, "Outputs | Failed"]]:
+    def _run(self, runs: "RepeatedRuns", batch: Tensors) -> Iterator[tuple[int, "Outputs | Failed"]]:
         from workers.backends.torch_tree import is_out_of_memory
 
         try:
-            yield from self._tree.run(self._session.tensors(batch), masks)
+            yield from runs.run(self._session.tensors(batch))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

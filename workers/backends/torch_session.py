@@ -18,6 +18,42 @@ from workers.engine.fixed_batch import filled, length_of
 from workers.models.torch_export import TorchProgram
 from workers.models.torch_layers import Found, LayerFinder, Weight
 
+SMALLEST_AMAX = 2.0**-24
+"""pytorch-quantization quantizes everything to 0 where the range is no larger."""
+
+
+class ActivationQuantizer(TensorQuantizer):  # type: ignore[misc]  # the package is untyped
+    """A quantizer of one range. It rounds as its base does, bit for bit.
+
+    Its base asks the device about the range in every forward: each question waits for all that runs on a GPU, and no
+    CUDA graph can hold it.
+    """
+
+    _factor: torch.Tensor
+    _divisor: torch.Tensor
+
+    def fix(self, amax: float, device: torch.device) -> None:
+        """Values beyond ±``amax`` are cut off; where it is next to nothing they become 0."""
+        if hasattr(self, "_amax"):
+            del self._amax
+        self.amax = np.float32(amax)
+        self.to(device)
+        nothing = float(self._amax) <= SMALLEST_AMAX
+        # a tensor divided by a tensor, as in the package: a number divided by a tensor rounds twice
+        scale = torch.tensor(127.0, device=device) / self._amax
+        self._factor = torch.zeros_like(scale) if nothing else scale
+        self._divisor = torch.ones_like(scale) if nothing else scale
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The fake-quantized tensor while enabled, the tensor itself otherwise."""
+        if self._disabled:
+            return inputs
+        if inputs.dtype is torch.half:
+            # computed in float32 between
+            quantized: torch.Tensor = super().forward(inputs)
+            return quantized
+        return torch.clamp((inputs * self._factor).round_(), -128.0, 127.0) / self._divisor.to(inputs.dtype)
+
 
 class WeightQuantizer(TensorQuantizer):  # type: ignore[misc]  # the package is untyped
     """A quantizer of a constant: the quantized weight is computed once, not for every batch."""
@@ -57,7 +93,7 @@ class TorchSession:
         self._device = torch.device(settings.device)
         self._module = program.module
         self._placeholders = [str(each.target) for each in program.module.graph.find_nodes(op="placeholder")]
-        self._activations: dict[str, TensorQuantizer] = {}
+        self._activations: dict[str, ActivationQuantizer] = {}
         self._quantizers: dict[str, list[TensorQuantizer]] = {}
         self._edges: dict[fx.Node, str] = {}
         self.layer_of: dict[fx.Node, str] = {}
@@ -78,7 +114,7 @@ class TorchSession:
         placed: list[TensorQuantizer] = []
         arguments = list(node.args)
         for number, index in enumerate(found.operands):
-            quantizer = TensorQuantizer(QuantDescriptor(num_bits=8))
+            quantizer = ActivationQuantizer(QuantDescriptor(num_bits=8))
             suffix = "_input_quantizer" if number == 0 else f"_input_quantizer_{number}"
             quantized = self._place(found, index, suffix, quantizer)
             self._edges[quantized] = f"{layer.id}:{index}"
@@ -114,11 +150,7 @@ class TorchSession:
     def set_amax(self, amax: Mapping[str, float]) -> None:
         """Fix the range of each activation edge that is named."""
         for edge, value in amax.items():
-            quantizer = self._activations[edge]
-            if hasattr(quantizer, "_amax"):
-                del quantizer._amax
-            quantizer.amax = np.float32(value)
-            quantizer.to(self._device)
+            self._activations[edge].fix(value, self._device)
 
     def select(self, int8: frozenset[str]) -> None:
         """Put exactly these layers in int8; raises KeyError where one of them has no amax."""
@@ -192,13 +224,20 @@ class TorchSession:
     def _tensor(self, array: Array) -> torch.Tensor:
         array = filled(array, self.facts.batch_size)
         # torch wants writable memory; the graph is functional, so that nothing is written
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def _array(self, leaf: torch.Tensor, length: int) -> Array:
         if self.facts.batch_size is not None and leaf.ndim > 0:
             leaf = leaf[:length]
         # NumPy has no bfloat16
-        found: Array = (leaf.float() if leaf.dtype is torch.bfloat16 else leaf).cpu().numpy()
+        leaf = leaf.float() if leaf.dtype is torch.bfloat16 else leaf
+        if leaf.is_cuda:
+            # pages that are pinned already, of an earlier output, cost a fraction of fresh ones
+            leaf = torch.empty(leaf.shape, dtype=leaf.dtype, pin_memory=True).copy_(leaf)
+        found: Array = leaf.cpu().numpy()
         return found
 
 

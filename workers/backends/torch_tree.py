@@ -219,7 +219,10 @@ class _Run:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the machine, has no room for a tensor."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # the machine's memory; pages that the device reads
+    return any(each in str(error) for each in ("can't allocate memory", "CUDA error: out of memory"))
 
 
 def _parts(whole: Any, count: int) -> Sequence[Any]:
