@@ -18,6 +18,7 @@ from service.reports.report import (
     to_json,
 )
 from service.store.tables import LayerRow, ScoreRow, UnitRow
+from workers.sweep import exports
 from workers.sweep.job import Job
 from workers.sweep.outcome import Artifact, Reported
 from workers.sweep.warnings import result_warnings
@@ -31,6 +32,7 @@ def run(job: Job) -> Reported:
         ("report.html", "text/html; charset=utf-8", page.to_html(report)),
         ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
         ("fallback_layers.json", "application/json", fallback.to_json(report)),
+        *exports.files(job, report.decision),
     )
     return Reported(tuple(Artifact(name, kind, job.context.blobs.put(content)) for name, kind, content in files))
 
