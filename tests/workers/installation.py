@@ -89,7 +89,7 @@ class Installation:
         with self.context.database.write() as session:
             return resources.add_dataset(session, resources.NewFile("d", blob, format), asked, queue="data")[0].id
 
-    def sweep(self, **settings: Any) -> str:
+    def sweep(self, *, runtime: BackendName = BackendName.ONNXRUNTIME, **settings: Any) -> str:
         """A sweep of the default network on the default samples, unless settings say otherwise.
 
         Three shards, and a budget that all layers in int8 exceed, so that there is something to verify.
@@ -101,7 +101,7 @@ class Installation:
         parsed = SweepSettings.model_validate(asked)
         with self.context.database.write() as session:
             subjects = sweeps.subjects_of(session, parsed)
-            new = sweeps.NewSweep(parsed, subjects, BackendName.ONNXRUNTIME)
+            new = sweeps.NewSweep(parsed, subjects, runtime)
             return sweeps.create(session, new)[0].id
 
     def cancel(self, sweep_id: str) -> None:
@@ -130,10 +130,10 @@ class Installation:
         """Do a unit that is claimed."""
         run_unit(self.context, lease)
 
-    def run_until(self, kind: UnitKind | None = None) -> Lease | None:
+    def run_until(self, kind: UnitKind | None = None, *, queues: Sequence[str] = QUEUES) -> Lease | None:
         """Do units until one of this kind comes, which is only claimed; None: until nothing is left."""
         for _ in range(200):
-            lease = self.claim()
+            lease = self.claim(queues=queues)
             if lease is None or lease.kind is kind:
                 return lease
             run_unit(self.context, lease)

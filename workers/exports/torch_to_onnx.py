@@ -49,5 +49,12 @@ def exported_layers(archive: Path) -> Exported | NotExported:
             program.save(str(file), external_data=False)
             layers = LayerFinder(read_onnx(file, fuse_bn=True)).find()
     except Exception as error:  # the archive decides what is raised here; a report without this map is still one
-        return NotExported(f"torch.onnx.export failed: {first_line(error, most=LONGEST_REASON)}")
+        return NotExported(f"torch.onnx.export failed: {first_line(_root(error), most=LONGEST_REASON)}")
     return Exported(tuple(each.layer for each in layers), {name: version(name) for name in ("torch", EXPORTER)})
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error behind the exporter's own ones, which say only at which of its steps it happened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
