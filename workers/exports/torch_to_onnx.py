@@ -16,6 +16,7 @@ from workers.models.onnx_layers import LayerFinder
 
 EXPORTER = "onnxscript"
 LONGEST_REASON = 300
+REMEMBERED = 16  # models whose export is not repeated for their next sweep; a file in the store never changes
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class NotExported:
     reason: str
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=REMEMBERED)
 def exported_layers(archive: Path) -> Exported | NotExported:
     """Export the archive as ``torch.onnx.export(program, dynamo=True)`` does. Takes seconds.
 
