@@ -108,6 +108,15 @@ class Client:
         """The report, or the fallback layers."""
         return self._send("GET", f"/v1/sweeps/{sweep_id}/{REPORTS[kind]}").content
 
+    def artifacts(self, sweep_id: str) -> list[str]:
+        """The names of all files of a sweep that has succeeded: the reports, and what other tools take."""
+        listed = self._json("GET", f"/v1/sweeps/{sweep_id}/artifacts")["items"]
+        return [str(each["name"]) for each in listed]
+
+    def artifact(self, sweep_id: str, name: str) -> bytes:
+        """One of these files."""
+        return self._send("GET", f"/v1/sweeps/{sweep_id}/artifacts/{name}").content
+
     def cancel(self, sweep_id: str) -> Document:
         """Cancel a sweep; one that has ended stays as it is."""
         return self._json("POST", f"/v1/sweeps/{sweep_id}/cancel")

@@ -115,14 +115,11 @@ def say_warnings(sweep: SweepStatus) -> None:
 
 
 def write_reports(connection: Connection, sweep_id: str, out: Path) -> None:
-    """Write the report files into ``out``, and say where."""
+    """Write the sweep's files into ``out``, and say where."""
     client = connection.client
-    contents = {
-        "report.html": client.report(sweep_id, "html"),
-        "report.json": client.report(sweep_id, "json"),
-        "layers.csv": client.layers_csv(sweep_id).encode(),
-        "fallback_layers.json": client.report(sweep_id, "fallback-layers"),
-    }
+    # whatever server this is, it names files in ``out`` and nowhere else
+    names = [name for name in client.artifacts(sweep_id) if name == Path(name).name]
+    contents = {name: client.artifact(sweep_id, name) for name in names}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():

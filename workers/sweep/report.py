@@ -22,6 +22,7 @@ from service.reports.report import (
 from service.store.tables import LayerRow, ScoreRow, UnitRow
 from workers.engine.probe import gram, interactions
 from workers.engine.probe_sums import ProbeSums
+from workers.sweep import exports
 from workers.sweep.job import Job
 from workers.sweep.outcome import Artifact, Reported
 from workers.sweep.probed import probe_sums
@@ -37,6 +38,7 @@ def run(job: Job) -> Reported:
         ("report.html", "text/html; charset=utf-8", page.to_html(report)),
         ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
         ("fallback_layers.json", "application/json", fallback.to_json(report)),
+        *exports.files(job, report.decision),
     ]
     if probes is not None:
         pairs = [pair for measure in probes.measures for pair in interactions(gram(probes, measure), measure)]

@@ -11,6 +11,7 @@ import pytest
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 SCRIPT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from service.cli import main; main()"
 REPORTS = {"report.html", "report.json", "layers.csv", "fallback_layers.json"}
+EXPORTS = {"trtexec.txt", "polygraphy_script.py", "onnxruntime.json", "names.json"}
 
 
 def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -27,13 +28,13 @@ def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_run_prints_the_decision_and_writes_the_reports(tmp_path: Path) -> None:
+def test_a_run_prints_the_decision_and_writes_every_file(tmp_path: Path) -> None:
     process = start(tmp_path, "--max-drop", "0.01")
     output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
     assert "Fallback layers (" in output
     assert "Verified drop: " in output
-    assert {each.name for each in (tmp_path / "out").iterdir()} == REPORTS
+    assert {each.name for each in (tmp_path / "out").iterdir()} == REPORTS | EXPORTS
 
 
 def test_a_sweep_that_fails_is_one_line_and_exit_status_1(tmp_path: Path) -> None:

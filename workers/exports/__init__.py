@@ -1,0 +1,1 @@
+"""The decision of a sweep as files that other tools take."""

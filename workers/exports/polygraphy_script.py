@@ -1,0 +1,51 @@
+"""A Polygraphy script that keeps layers in fp16 in a TensorRT network, for builds with TensorRT 10 and older."""
+
+from collections.abc import Collection
+
+from workers.exports.mixed_precision import MixedPrecision
+from workers.exports.onnx_nodes import addressed
+from workers.exports.quoting import comments, filled, listed, shown
+
+FILE = "polygraphy_script.py"
+TEMPLATE = '''\
+"""Keeps the layers named here in fp16; TensorRT may run all others in int8. For TensorRT 10 and older:
+
+    polygraphy convert model.onnx --convert-to trt -o model.engine --int8 --fp16 \\\\
+        --calibration-cache calibration.cache --precision-constraints obey \\\\
+        --trt-network-postprocess-script polygraphy_script.py
+
+The names are those of the ONNX nodes. The sweep measured these layers in fp32: put trt.float32 in the place of
+trt.float16 to build just that. No engine was built from this file.
+"""
+
+import tensorrt as trt
+
+${warning}FLOATING = ${names}
+
+
+def postprocess(network):
+    """Set precision and output types of the layers; raises LookupError where the network lacks one of them."""
+    if not hasattr(trt.ILayer, "precision"):
+        raise RuntimeError(
+            "this TensorRT has no precision of layers (11 and newer do not): build a strongly typed network from an "
+            "ONNX file with Q/DQ nodes at the layers in int8 and nowhere else"
+        )
+    missing = set(FLOATING)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name not in FLOATING:
+            continue
+        missing.discard(layer.name)
+        layer.precision = trt.float16
+        for output in range(layer.num_outputs):
+            layer.set_output_type(output, trt.float16)
+    if missing:
+        raise LookupError(f"the network has no layers of these names: {sorted(missing)}")
+'''
+
+
+def to_script(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
+    """The script. ``nodes``: the node names that stand in the ONNX file once."""
+    found = addressed(mixed.floating, nodes)
+    warning = [f"{shown(name)} is to stay in floating point, but is not here: {why}" for name, why in found.unnamed]
+    return filled(TEMPLATE, warning=comments(warning), names=listed(found.names))

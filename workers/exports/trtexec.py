@@ -1,0 +1,61 @@
+"""The flags by which trtexec keeps layers in fp16. TensorRT 10 and older have them; TensorRT 11 has none.
+
+How trtexec reads a list (its sampleOptions.cpp, getLayerPrecisions): it is cut at every comma, quotes or not; a pair of
+single quotes then protects colons; and a star stands for any text. So names with a comma, a single quote or a star
+cannot be given. A list with one of them would be refused as a whole, or would mean other layers too.
+"""
+
+import shlex
+from collections.abc import Collection
+
+from workers.exports.mixed_precision import MixedPrecision
+from workers.exports.onnx_nodes import addressed
+from workers.exports.quoting import comments, shown
+
+FILE = "trtexec.txt"
+MARKS = ",'*"
+INEXPRESSIBLE = "trtexec takes no name with a comma, a single quote, a star or a control character"
+ABOUT = (
+    "Flags for trtexec of TensorRT 10 and older: all layers in int8 but the ones named here, which stay in fp16.",
+    "The names are those of the ONNX nodes; trtexec ignores the names of fused layers (A + B) without a word.",
+    "TensorRT chooses for all other layers by speed: int8 where it has a kernel, and a scale in calibration.cache.",
+    "The sweep measured these layers in fp32; put fp32 in the place of fp16 to build just that.",
+    "",
+    "TensorRT 11 has none of these flags, and no int8 from a calibration cache: there, build a strongly typed network",
+    "from an ONNX file with Q/DQ nodes at the layers in int8 and nowhere else.",
+    "",
+    "No TensorRT engine was built from this file: the flags follow the documentation and the source of trtexec.",
+)
+
+
+def to_text(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
+    """A command line for a POSIX shell, under comments. ``nodes``: the node names that stand in the file once."""
+    found = addressed(mixed.floating, nodes)
+    names = [name for name in found.names if _expressible(name)]
+    inexpressible = [(name, INEXPRESSIBLE) for name in found.names if not _expressible(name)]
+    said = [*ABOUT, *_warning([*found.unnamed, *inexpressible])]
+    words = ["trtexec", "--onnx=model.onnx", "--int8", "--fp16", "--calib=calibration.cache", *_constraints(names)]
+    command = " \\\n  ".join(shlex.quote(word) for word in words)
+    return f"{comments(said)}{command}\n".encode()
+
+
+def _expressible(name: str) -> bool:
+    return name.isprintable() and not any(mark in name for mark in MARKS)
+
+
+def _constraints(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    pairs = ",".join(f"{_quoted(name)}:fp16" for name in names)
+    return ["--precisionConstraints=obey", f"--layerPrecisions={pairs}", f"--layerOutputTypes={pairs}"]
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if ":" in name else name
+
+
+def _warning(absent: list[tuple[str, str]]) -> list[str]:
+    if not absent:
+        return []
+    what = "NOT IN THE FLAGS, though they are to stay in floating point (polygraphy_script.py takes any name):"
+    return ["", what, *(f"  {shown(name)}: {reason}" for name, reason in absent)]

@@ -1,0 +1,60 @@
+"""The decision as files that other tools take, by the format of the model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from service.domain.results import Decision
+from service.inspection.formats import ModelFormat
+from workers.exports import (
+    modelopt_list,
+    name_map,
+    onnxruntime_list,
+    polygraphy_script,
+    pytorch_quantization_list,
+    torch_to_onnx,
+    trtexec,
+)
+from workers.exports.mixed_precision import MixedPrecision
+from workers.exports.onnx_nodes import own_names
+from workers.sweep.job import Job
+
+TEXT, PYTHON, JSON = "text/plain; charset=utf-8", "text/x-python; charset=utf-8", "application/json"
+
+
+class File(NamedTuple):
+    """A file to download."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+def files(job: Job, decision: Decision | None) -> tuple[File, ...]:
+    """The files that fit the model's format; none where the decision leaves no layer in int8."""
+    plan = job.plan
+    int8 = {each.id for each in job.active_layers()} - set(decision.fallback if decision else ())
+    if decision is None or not int8:
+        return ()
+    fallback = frozenset(each.id for each in plan.layers) - int8
+    mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights)
+    path = job.context.blobs.path(job.model.sha256)
+    made = of_onnx(mixed, path) if job.model.format == ModelFormat.ONNX else of_torch(mixed, path)
+    return tuple(made)
+
+
+def of_onnx(mixed: MixedPrecision, path: Path) -> Iterator[File]:
+    """For tools that take the ONNX file at ``path``."""
+    nodes = own_names(path)
+    yield File(trtexec.FILE, TEXT, trtexec.to_text(mixed, nodes))
+    yield File(polygraphy_script.FILE, PYTHON, polygraphy_script.to_script(mixed, nodes))
+    yield File(onnxruntime_list.FILE, JSON, onnxruntime_list.to_json(mixed, nodes))
+    yield File(name_map.FILE, JSON, name_map.to_json(name_map.of_onnx(mixed.layers, nodes)))
+
+
+def of_torch(mixed: MixedPrecision, path: Path) -> Iterator[File]:
+    """For tools that take the module which the archive at ``path`` was exported from."""
+    exported = torch_to_onnx.exported_layers(path)
+    yield File(pytorch_quantization_list.FILE, PYTHON, pytorch_quantization_list.to_script(mixed))
+    yield File(modelopt_list.FILE, PYTHON, modelopt_list.to_script(mixed))
+    yield File(name_map.FILE, JSON, name_map.to_json(name_map.of_torch(mixed.layers, exported)))
