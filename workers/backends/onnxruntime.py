@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from service.domain.errors import InvalidInput, RejectedFile, Unavailable, first_line
-from service.domain.layers import SkippedOperation, Variant
+from service.domain.layers import Variant
 from service.domain.settings import BackendName, WeightGranularity
+from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.onnx_tree import OnnxTree, all_finite, run
 from workers.backends.protocol import (
     Array,
@@ -28,9 +28,6 @@ from workers.engine.fixed_batch import filled, length_of
 
 if TYPE_CHECKING:
     import onnx
-
-    from workers.models.onnx_graph import OnnxProgram
-    from workers.models.onnx_layers import Found
 
 
 OWN_ERRORS = (
@@ -73,32 +70,6 @@ class OnnxRuntimeBackend:
         model = OnnxModel(read_model(path, settings), settings)
         model.try_out()
         return model
-
-
-@dataclass(frozen=True)
-class ReadModel:
-    """An ONNX file's graph, its layers in topological order, and what was not made a layer."""
-
-    program: "OnnxProgram"
-    found: Sequence["Found"]
-    skipped: tuple[SkippedOperation, ...]
-
-
-def read_model(path: Path, settings: OpenSettings) -> ReadModel:
-    """Read the file and find its layers; raises RejectedFile where it cannot be used or has none."""
-    from workers.models.onnx_graph import read_onnx
-    from workers.models.onnx_layers import LayerFinder
-
-    program = read_onnx(path, fuse_bn=settings.fuse_bn)
-    finder = LayerFinder(program)
-    found = finder.find()
-    skipped = tuple(finder.skipped)
-    if not found:
-        why = f"; for example {skipped[0].name}: {skipped[0].reason}" if skipped else ""
-        raise RejectedFile(
-            f"the model has no quantizable layer (Conv, Gemm, MatMul, residual Add, AveragePool) in float32{why}"
-        )
-    return ReadModel(program, found, skipped)
 
 
 class OnnxModel:

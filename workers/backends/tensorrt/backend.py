@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.domain.errors import InvalidInput, Unavailable, first_line
 from service.domain.settings import BackendName, WeightGranularity
-from workers.backends.onnxruntime import read_model
+from workers.backends.onnx_reading import read_model
 from workers.backends.protocol import Capability, OpenedModel, OpenSettings
 from workers.backends.tensorrt.plans import PlanStore
 from workers.backends.tensorrt.seam import EngineMaker

@@ -6,7 +6,8 @@ from functools import cached_property
 
 from service.domain.layers import Variant
 from service.domain.settings import WeightGranularity
-from workers.backends.onnxruntime import OnnxModel, ReadModel
+from workers.backends.onnx_reading import ReadModel
+from workers.backends.onnxruntime import OnnxModel
 from workers.backends.protocol import Array, Evaluated, Observe, OpenSettings, OutputError, Tensors
 from workers.backends.tensorrt.ahead import one_ahead
 from workers.backends.tensorrt.inspector import read_layers, why_not_realised

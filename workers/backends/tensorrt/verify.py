@@ -102,7 +102,8 @@ def _check(way: str, found: Evaluated, wanted: Evaluated, layer: Layer | None) -
 
 def relative_difference(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
     """Root mean square of the difference over that of the wanted, over all outputs together, in float64."""
-    difference = sum(float(np.sum(np.square(found[name].astype(np.float64) - wanted[name]))) for name in wanted)
+    errors = [found[name].astype(np.float64) - each.astype(np.float64) for name, each in wanted.items()]
+    difference = sum(float(np.sum(np.square(each))) for each in errors)
     size = sum(float(np.sum(np.square(each.astype(np.float64)))) for each in wanted.values())
     return float(np.sqrt(difference / size)) if size else float(difference > 0)
 
