@@ -1,6 +1,7 @@
 """The worker's entry: ``python -m workers.main`` serves every queue that this machine is capable of.
 
-``--capabilities`` prints what the machine can run as JSON and ends.
+``--capabilities`` prints what the machine can run as JSON and ends; ``--verify-tensorrt`` does so for the TensorRT
+backend by building engines.
 """
 
 import argparse
@@ -8,12 +9,14 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a worker until it is asked to stop."""
     parser = argparse.ArgumentParser(prog="quantsieve worker", description=__doc__)
     parser.add_argument("--capabilities", action="store_true", help="print what this machine can run, and end")
+    parser.add_argument("--verify-tensorrt", action="store_true", help="build tiny engines, compare them, and end")
     parser.add_argument("--queues", help="serve only these queues, comma separated")
     options = parser.parse_args(arguments)
     if options.capabilities:
@@ -21,7 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(json.dumps([to_document(each) for each in probe()]))
         return
+    if options.verify_tensorrt:
+        print(json.dumps(_tensorrt_checks()))
+        return
     _serve(options.queues)
+
+
+def _tensorrt_checks() -> list[dict[str, object]]:
+    try:
+        from workers.backends.tensorrt.verify import verify_installed
+    except ImportError as error:
+        return [{"way": "-", "variant": "-", "good": False, "found": f"the package {error.name} is not installed"}]
+    return [asdict(each) for each in verify_installed()]
 
 
 def _serve(queues: str | None) -> None:

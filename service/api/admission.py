@@ -40,7 +40,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
         message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
         raise InvalidInput(message, field="segments")
-    _check_method(settings, backend)
+    _check_method(settings)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
     warnings = _check_workers(backend, live)
@@ -101,13 +101,10 @@ def _backend(settings: SweepSettings, model: ModelRow) -> BackendName:
     return settings.backend
 
 
-def _check_method(settings: SweepSettings, backend: BackendName) -> None:
+def _check_method(settings: SweepSettings) -> None:
     method, metric = settings.method, settings.metric.name
     if not method.probes:
         return
-    if backend is BackendName.TENSORRT:
-        message = f"method: {method} needs gradients, and {backend} has none; use exact or racing, or another backend"
-        raise InvalidInput(message, field="method")
     if settings.mode is not SweepMode.ONE_ON:
         message = f"mode: {settings.mode} is not for method {method}, whose gradients are those of the fp32 model"
         raise InvalidInput(f"{message}; use one_on, or method exact", field="mode")

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,12 +25,21 @@ from service.settings import Settings
 from service.store.database import Database
 
 PROBE_SECONDS = 300
+VERIFY_SECONDS = 1800  # some twenty engines, the first of which load every kernel library
 LOW_DISK_BYTES = 5 * 2**30
 
 
-def doctor() -> None:
+def doctor(
+    *,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Build tiny TensorRT engines and compare them with ONNX Runtime.")
+    ] = False,
+) -> None:
     """Say what this machine can run, and why not the rest."""
     settings = read_settings()
+    if tensorrt:
+        _tensorrt(settings)
+        return
     table = Table(title=f"quantsieve {__version__} · Python {platform.python_version()} · {platform.platform()}")
     for heading in ("part", "", "what was found"):
         table.add_column(heading, overflow="fold")
@@ -51,16 +61,38 @@ def _backends(settings: Settings) -> list[Finding]:
     return found + [(f"backend {name}", False, "not in this version") for name in BackendName if name not in known]
 
 
+def _tensorrt(settings: Settings) -> None:
+    """Every check of the TensorRT backend; status 1 where one fails or where there is no TensorRT."""
+    try:
+        checks = _asked(settings, "--verify-tensorrt", seconds=VERIFY_SECONDS)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        checks = [{"way": "-", "variant": "-", "good": False, "found": f"the worker cannot be asked: {error}"}]
+    table = Table(title="TensorRT: a tiny network, built in each way, against ONNX Runtime")
+    for heading in ("int8", "variant", "", "what was found"):
+        table.add_column(heading, overflow="fold")
+    for each in checks:
+        good = Text("yes", "green") if each["good"] else Text("no", "red")
+        table.add_row(Text(each["way"]), Text(each["variant"]), good, Text(each["found"]))
+    stdout().print(table)
+    if not all(each["good"] for each in checks):
+        raise typer.Exit(1)
+
+
 def _capabilities(settings: Settings) -> list[dict[str, Any]]:
-    """From a process of its own, so that this one loads no runtime."""
-    command = [sys.executable, "-P", "-m", "workers.main", "--capabilities"]
+    return _asked(settings, "--capabilities", seconds=PROBE_SECONDS)
+
+
+def _asked(settings: Settings, question: str, *, seconds: int) -> list[dict[str, Any]]:
+    """What a worker answers, from a process of its own, so that this one loads no runtime."""
+    command = [sys.executable, "-P", "-m", "workers.main", question]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False, env=worker_environment(settings)
+        command, capture_output=True, text=True, timeout=seconds, check=False, env=worker_environment(settings)
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
         raise ValueError(last[0])
-    parsed: list[dict[str, Any]] = json.loads(done.stdout)
+    # the last line: what a runtime itself prints comes before it
+    parsed: list[dict[str, Any]] = json.loads(done.stdout.strip().rpartition("\n")[2])
     return parsed
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from service.domain.errors import InvalidInput, RejectedFile, Unavailable, first_line
-from service.domain.layers import SkippedOperation, Variant
+from service.domain.layers import Variant
 from service.domain.settings import BackendName, WeightGranularity
+from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.onnx_tree import OnnxTree, all_finite, run
 from workers.backends.protocol import (
     Array,
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from workers.data.binding import Batch
     from workers.engine.probe_settings import ProbeSettings
     from workers.engine.probe_sums import ProbeSums
-    from workers.models.onnx_graph import OnnxProgram
-    from workers.models.onnx_layers import Found
-
 
 OWN_ERRORS = (
     "Fail",
@@ -73,19 +71,7 @@ class OnnxRuntimeBackend:
 
     def open(self, path: Path, settings: OpenSettings) -> OpenedModel:
         """Read the file and find its layers."""
-        from workers.models.onnx_graph import read_onnx
-        from workers.models.onnx_layers import LayerFinder
-
-        program = read_onnx(path, fuse_bn=settings.fuse_bn)
-        finder = LayerFinder(program)
-        found = finder.find()
-        skipped = tuple(finder.skipped)
-        if not found:
-            why = f"; for example {skipped[0].name}: {skipped[0].reason}" if skipped else ""
-            raise RejectedFile(
-                f"the model has no quantizable layer (Conv, Gemm, MatMul, residual Add, AveragePool) in float32{why}"
-            )
-        model = OnnxModel(program, found, skipped, settings)
+        model = OnnxModel(read_model(path, settings), settings)
         model.try_out()
         return model
 
@@ -93,22 +79,17 @@ class OnnxRuntimeBackend:
 class OnnxModel:
     """An opened ONNX file."""
 
-    def __init__(
-        self,
-        program: "OnnxProgram",
-        found: Sequence["Found"],
-        skipped: tuple[SkippedOperation, ...],
-        settings: OpenSettings,
-    ) -> None:
+    def __init__(self, read: ReadModel, settings: OpenSettings) -> None:
         import onnxruntime
 
         from workers.models.onnx_cuts import Cuts
 
+        program, found = read.program, read.found
         self.facts = ModelFacts(
             inputs=program.inputs,
             outputs=program.outputs,
             layers=tuple(each.layer for each in found),
-            skipped=skipped,
+            skipped=read.skipped,
             folded_batch_norms=program.folded_batch_norms,
             batch_size=program.batch_size,
         )
@@ -181,7 +162,7 @@ class OnnxModel:
         """One session that holds every layer twice and gives out sums only; where it cannot run, no layer has any."""
         from workers.models.onnx_output_errors import NOISE, SIGNAL, with_output_errors
 
-        reasons = {each: self._broken_weight([each]) for each in layers}
+        reasons = {each: self.broken_weight([each]) for each in layers}
         broken = {each: OutputError(0.0, 0.0, why) for each, why in reasons.items() if why is not None}
         usable = [each for each in layers if each not in broken]
         made, names = with_output_errors(self._program.skeleton, [self._found[each] for each in usable], self._amax)
@@ -222,7 +203,7 @@ class OnnxModel:
         """All variants, each from where it first differs from a trunk that is run once."""
         usable = []
         for variant in variants:
-            broken = self._broken_weight(variant.int8)
+            broken = self.broken_weight(variant.int8)
             if broken is None:
                 usable.append(variant)
             else:
@@ -266,7 +247,8 @@ class OnnxModel:
         array: Array = np.asarray(tensor)
         return array[:length] if array.ndim and len(array) == self.facts.batch_size else array
 
-    def _broken_weight(self, layers: Iterable[str]) -> str | None:
+    def broken_weight(self, layers: Iterable[str]) -> str | None:
+        """Why these layers cannot be in int8, by their weights; None where they can."""
         for layer_id in sorted(layers):
             weight = self._found[layer_id].weight
             if weight is not None and not np.isfinite(weight[1]).all():

@@ -24,13 +24,15 @@ class OpenSettings:
     """How a model is opened. ``device``: ``cpu`` or ``cuda:<index>``.
 
     ``segments``: into how many an ONNX graph may be cut to share work, None: as many as there are layers; 1: every
-    variant runs the whole graph, as it is deployed.
+    variant runs the whole graph, as it is deployed. ``implicit_int8``: TensorRT 10 and before is given scales and
+    precisions beside the graph, rather than Q/DQ in it.
     """
 
     fuse_bn: bool = True
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
     device: str = "cpu"
     segments: int | None = None
+    implicit_int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ModelFacts:
 
     ``batch_size`` is the only one that the model takes, None where it takes any: smaller batches are filled up.
     ``live_bytes``: the most that the tensors of one sample take at once in a plain run; None where it is not known.
+    ``cost_per_layer``: a variant costs more to prepare (an engine's build) than to run on a shard.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -69,6 +72,7 @@ class ModelFacts:
     folded_batch_norms: int
     batch_size: int | None
     live_bytes: int | None = None
+    cost_per_layer: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from service.domain.errors import SweepFailure
 from service.domain.settings import BackendName
 from workers.backends.onnxruntime import OnnxRuntimeBackend
 from workers.backends.protocol import Backend
+from workers.backends.tensorrt.backend import TensorRTBackend
 from workers.backends.torch_fake_quant import TorchBackend
 
 BACKENDS: dict[BackendName, Callable[[], Backend]] = {
     BackendName.TORCH: TorchBackend,
     BackendName.ONNXRUNTIME: OnnxRuntimeBackend,
+    BackendName.TENSORRT: TensorRTBackend,
 }
 
 

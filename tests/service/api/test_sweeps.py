@@ -144,12 +144,6 @@ def test_what_probes_cannot_do_is_refused(service, asked, field):
     assert sweeps_of(service) == 0
 
 
-def test_probes_are_not_for_tensorrt(service):
-    service.worker(tensorrt=True)
-    response = service.sweep(backend="tensorrt", method="probe")
-    assert assert_problem(response, 422, "invalid-input", "gradients")["errors"][0]["field"] == "method"
-
-
 def test_a_threshold_on_a_measure_of_probes_is_taken(service):
     asked = {"method": "probe", "metric": {"name": "kl"}, "selection": {"algorithm": "threshold", "threshold": 0.1}}
     assert service.sweep(**asked).status_code == 202

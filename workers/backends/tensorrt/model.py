@@ -1,0 +1,129 @@
+"""An ONNX model whose variants run as TensorRT engines, one for each."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from service.domain.layers import Variant
+from service.domain.settings import WeightGranularity
+from workers.backends.onnx_reading import ReadModel
+from workers.backends.onnxruntime import OnnxModel
+from workers.backends.protocol import Array, Evaluated, Observe, OpenSettings, OutputError, Tensors
+from workers.backends.tensorrt.ahead import one_ahead
+from workers.backends.tensorrt.inspector import read_layers, why_not_realised
+from workers.backends.tensorrt.plans import PlanStore, plan_key
+from workers.backends.tensorrt.profile import input_ranges
+from workers.backends.tensorrt.seam import BuildRequest, Engine, EngineFailure, EngineMaker, InputRange
+from workers.backends.tensorrt.session import EngineSession
+
+if TYPE_CHECKING:
+    from workers.data.binding import Batch
+    from workers.engine.probe_settings import ProbeSettings
+    from workers.engine.probe_sums import ProbeSums
+
+
+class TensorRTModel:
+    """Ranges, weights and local errors come from ONNX Runtime on the CPU; outputs of variants from engines.
+
+    ``maker`` is called at the first variant, so that a model can be looked at where there is no GPU.
+    """
+
+    def __init__(
+        self, read: ReadModel, settings: OpenSettings, maker: Callable[[], EngineMaker], plans: PlanStore
+    ) -> None:
+        self._onnx = OnnxModel(read, replace(settings, device="cpu", segments=1))
+        self.facts = replace(self._onnx.facts, cost_per_layer=True)
+        self._read, self._settings, self._plans = read, settings, plans
+        self._make_maker = maker
+        self._amax: dict[str, float] = {}
+
+    @cached_property
+    def _maker(self) -> EngineMaker:
+        return self._make_maker()
+
+    def try_out(self) -> None:
+        """Make the fp32 session once; raises RejectedFile where ONNX Runtime cannot."""
+        self._onnx.try_out()
+
+    def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
+        """Run fp32 and show every activation edge."""
+        self._onnx.observe(batches, observe)
+
+    def set_amax(self, amax: Mapping[str, float]) -> None:
+        """Fix the range of each activation edge."""
+        self._amax.update(amax)
+        self._onnx.set_amax(amax)
+
+    def weight(self, layer_id: str) -> Array | None:
+        """The layer's weight, batch norms folded in."""
+        return self._onnx.weight(layer_id)
+
+    def output_errors(self, batches: Iterable[Tensors], layers: Sequence[str]) -> Iterator[Mapping[str, OutputError]]:
+        """What int8 does to each layer's own output, by fake quantization."""
+        return self._onnx.output_errors(batches, layers)
+
+    def probe(self, batches: Iterable["Batch"], settings: "ProbeSettings") -> "ProbeSums":
+        """Gradients come from torch on the CPU: an engine has none, and estimates spare engines."""
+        return self._onnx.probe(batches, settings)
+
+    def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
+        """One engine after the other; the next is built while one is measured.
+
+        A variant whose engine cannot be built, or is not what was asked for, comes back with the reason.
+        """
+        shapes = [{name: each.shape for name, each in self._onnx.feeds(batch).items()} for batch in batches]
+        maker = self._maker
+        for variant, built in one_ahead(lambda each: self._plan(maker, each, shapes), variants):
+            try:
+                session = self._session(maker, variant, built())
+            except EngineFailure as error:
+                yield from (Evaluated(variant, index, None, str(error)) for index in range(len(batches)))
+                continue
+            for index, batch in enumerate(batches):
+                yield self._onnx.run_variant(session, variant, index, batch, self._onnx.feeds(batch))
+
+    def _plan(self, maker: EngineMaker, variant: Variant, shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> bytes:
+        """In the builder's thread."""
+        broken = self._onnx.broken_weight(variant.int8)
+        if broken is not None:
+            raise EngineFailure(broken)
+        try:
+            ranges = input_ranges({each.name: each.shape for each in self.facts.inputs}, shapes)
+        except ValueError as error:
+            raise EngineFailure(str(error)) from error
+        request = self._request(variant.int8, ranges)
+        key = plan_key(maker.identity, request)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = maker.build(request)
+            self._plans.put(key, plan)
+        return plan
+
+    def _request(self, int8: frozenset[str], ranges: tuple[InputRange, ...]) -> BuildRequest:
+        from workers.backends.tensorrt.graphs import explicit_model, implicit_int8, serialized
+
+        program, found = self._read.program, self._read.found
+        if self._settings.implicit_int8 and int8:
+            beside = implicit_int8(program, found, int8, self._amax)
+            return BuildRequest(serialized(program.skeleton, program), ranges, beside)
+        layers = [each for each in found if each.layer.id in int8]
+        per_channel = self._settings.weights is WeightGranularity.PER_CHANNEL
+        return BuildRequest(explicit_model(program, layers, self._amax, per_channel=per_channel), ranges)
+
+    def _session(self, maker: EngineMaker, variant: Variant, plan: bytes) -> EngineSession:
+        engine = maker.load(plan)
+        reason = self._not_realised(engine, variant.int8)
+        if reason is not None:
+            raise EngineFailure(f"not realised: {reason}")
+        names = ([each.name for each in self.facts.inputs], [each.name for each in self.facts.outputs])
+        return EngineSession(engine, *names)
+
+    def _not_realised(self, engine: Engine, int8: frozenset[str]) -> str | None:
+        try:
+            layers = read_layers(engine.information())
+        except ValueError as error:
+            return str(error)
+        wanted = {each.node: len(each.operands) for each in self._read.found if each.layer.id in int8}
+        unwanted = [each.node for each in self._read.found if each.layer.id not in int8]
+        return why_not_realised(layers, wanted, unwanted)
