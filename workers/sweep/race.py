@@ -78,8 +78,8 @@ class _Race:
             if more:
                 return NextRound(more, self._stopped(answer))
         explanation = (
-            f"{answer.explanation}; layers raced: the list is that of all samples with probability of at least "
-            f"{1 - racing.ERROR_RATE:g}"
+            f"{answer.explanation}; layers raced: by means over all samples the list is the same with probability "
+            f"of at least {1 - racing.ERROR_RATE:g}"
         )
         update = {"explanation": explanation, "error_rate": racing.ERROR_RATE}
         return Decided(answer.model_copy(update=update), self._stopped(answer))

@@ -182,7 +182,9 @@ def test_the_intervals_of_a_race_hold_at_every_look_at_the_stated_rate() -> None
                     [ShardResult((FP32, "a"), {each: rows[:, :n] for each, rows in measures.items()})],
                     metric[name],
                     looks=count,
-                ).score("a").drop
+                )
+                .score("a")
+                .drop
                 for n in looks
             ]
             truth = 1.0 if name == "mse" else 0.1
