@@ -2,14 +2,17 @@
 
 Samples come in random order, and after some of them is a look: layers that are surely among the most sensitive, or
 surely not, stop there. A look may stop a layer wrongly, so that all comparisons of all looks share one error rate
-(union bound): each is made at ERROR_RATE / comparisons. Two layers are compared on the same samples. Of right-or-wrong
-measures the exact sign test on the samples where the two differ is made, which holds at any size; of others the paired
-t test, which rests on the mean of at least FIRST_LOOK differences being near normal. Both ask for the values that the
-layers have on *all* samples; t is corrected for how many of these are measured already (finite population).
+(union bound): each is made at ERROR_RATE / comparisons. Of two layers only one can be called the more sensitive
+wrongly, so that a pair counts once and its tests are one-sided. Two layers are compared on the same samples. Of
+right-or-wrong measures the exact sign test on the samples where the two differ is made, which holds at any size; of
+others the paired t test, which rests on the mean of at least FIRST_LOOK differences being near normal. Both ask for the
+values that the layers have on *all* samples; t is corrected for how many of these are measured already (finite
+population).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +28,39 @@ GROWTH = 1.5
 """From look to look. Smaller steps stop layers sooner, and cost more comparisons and rounds."""
 
 
+def cut(samples: int, largest: int) -> tuple[int, ...]:
+    """Sizes of the shards of a race: one of FIRST_LOOK samples, then from look to look, none larger than asked."""
+    ends = [0, min(FIRST_LOOK, samples)]
+    while ends[-1] < samples:
+        ends.append(min(round(GROWTH * ends[-1]), samples))
+    sizes: list[int] = []
+    for start, stop in pairwise(ends):
+        pieces = -(-(stop - start) // largest)
+        sizes += [len(each) for each in np.array_split(np.arange(start, stop), pieces)]
+    return tuple(sizes)
+
+
 def looks(shards: Sequence[int]) -> tuple[int, ...]:
     """After how many shards to look, given the samples in each; the last look is after all of them."""
     ends = np.cumsum(shards)
-    first = min(int(np.searchsorted(ends, FIRST_LOOK)) + 1, len(shards))
-    found = [first]
-    while found[-1] < len(shards):
-        found.append(min(max(found[-1] + 1, round(GROWTH * found[-1])), len(shards)))
+    found: list[int] = []
+    wanted = FIRST_LOOK
+    while not found or found[-1] < len(shards):
+        found.append(min(int(np.searchsorted(ends, wanted)) + 1, len(shards)))
+        wanted = round(GROWTH * int(ends[found[-1] - 1]))
+    return tuple(found)
+
+
+def in_order(measured: Sequence[int], above: Bools) -> tuple[int, ...]:
+    """The layers as measured, but that none comes before one that is surely more sensitive.
+
+    Layers stop after different numbers of samples, and what one had on a few is no match for another's on many.
+    """
+    remaining, found = list(measured), []
+    while remaining:
+        free = (each for each in remaining if not above[remaining, each].any())
+        found.append(next(free, remaining[0]))
+        remaining.remove(found[-1])
     return tuple(found)
 
 
@@ -111,16 +140,16 @@ def _right_or_wrong(values: Floats) -> bool:
 
 
 def _sign_test(difference: Floats, discordant: Floats) -> Floats:
-    """Exact and two-sided, on the samples where two differ."""
-    larger = np.round((discordant + np.abs(difference)) / 2)
-    p_value: Floats = np.minimum(1.0, 2 * stats.binom.sf(larger - 1, np.round(discordant), 0.5))
+    """Exact and one-sided (the difference is no more than zero), on the samples where two differ."""
+    larger = np.round((discordant + difference) / 2)
+    p_value: Floats = stats.binom.sf(larger - 1, np.round(discordant), 0.5)
     return p_value
 
 
 def _t_test(mean: Floats, squares: Floats, n: int, samples: int) -> Floats:
-    """Two-sided, of a mean's distance from zero; ``squares``: of deviations from the mean, summed."""
+    """One-sided, of a mean no more than zero; ``squares``: of deviations from the mean, summed."""
     error = np.sqrt(squares / (n - 1) / n * (1 - n / samples))
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(mean == 0, 0.0, np.abs(mean) / error)
-    p_value: Floats = 2 * stats.t.sf(t, n - 1)
+        t = np.where(mean == 0, 0.0, mean / error)
+    p_value: Floats = stats.t.sf(t, n - 1)
     return p_value

@@ -1,5 +1,7 @@
 """What ``prepare`` found out and every later phase works by."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -83,3 +85,9 @@ def cut_shards(samples: int, size: int | None, *, bytes_of_sample: int = 0) -> t
     if bytes_of_sample:
         size = min(size, max(1, LARGEST_SHARD_BYTES // bytes_of_sample))
     return tuple(Shard(start=start, stop=min(start + size, samples)) for start in range(0, samples, size))
+
+
+def shards_of(sizes: Sequence[int]) -> tuple[Shard, ...]:
+    """Shards of these sizes, one after another."""
+    stops = np.cumsum(sizes)
+    return tuple(Shard(start=int(stop - size), stop=int(stop)) for size, stop in zip(sizes, stops, strict=True))

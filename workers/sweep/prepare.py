@@ -12,12 +12,13 @@ from service.domain.errors import InvalidInput, SweepFailure
 from service.domain.settings import BackendName, SweepMethod
 from workers.backends.registry import backend
 from workers.data.binding import BoundEvaluationSet
+from workers.engine import racing
 from workers.engine.batch_size import batch_size
 from workers.metrics.task_metric import resolve_metric
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
-from workers.sweep.plan import Plan, cut_shards
+from workers.sweep.plan import Plan, Shard, cut_shards, shards_of
 
 
 def run(job: Job) -> Prepared:
@@ -48,12 +49,20 @@ def run(job: Job) -> Prepared:
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
-        shards=cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset)),
+        shards=_shards(job, dataset, samples),
         batch_size=model.facts.batch_size or batch_size(job.device, model.facts.live_bytes),
         calibration_samples=min(settings.calibration.samples, calibration.samples),
         has_labels=dataset.targets is not None,
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))
+
+
+def _shards(job: Job, dataset: BoundEvaluationSet, samples: int) -> tuple[Shard, ...]:
+    settings = job.settings
+    shards = cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset))
+    if settings.method is not SweepMethod.RACING or settings.shard_size is not None:
+        return shards
+    return shards_of(racing.cut(samples, shards[0].stop))
 
 
 def _bytes_of_sample(dataset: BoundEvaluationSet) -> int:

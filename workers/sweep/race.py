@@ -41,9 +41,8 @@ class _Race:
     ) -> None:
         self._job = job
         self._shards = shards
-        self._question = question
         self._variants = variants
-        self._order = [each.layer_id for each in question.ranking]
+        self._order = [each.layer_id for each in question.ranking]  # as the rows of the comparisons are
         self._sizes = job.plan.shard_sizes()
         self._looks = racing.looks(self._sizes)
         self._level = racing.ERROR_RATE / racing.comparisons(len(self._order), len(self._looks))
@@ -51,6 +50,8 @@ class _Race:
         self._strict = Scoreboard(shards, job.metric(), confidence=1 - self._level)
         self._reached = sum(self._sizes[: len(shards)])
         self._above = self._make_race().above()
+        order = racing.in_order(range(len(self._order)), self._above)
+        self._question = question.model_copy(update={"ranking": tuple(question.ranking[each] for each in order)})
 
     def step(self) -> NextRound | Decided:
         searching = self._question.limit is not None and self._question.selection.algorithm == "greedy"
@@ -68,7 +69,8 @@ class _Race:
         if not isinstance(answer, Decision):
             return NextRound(self._missing(len(self._shards), [self._name(each) for each in answer]), {})
         if searching:
-            tried = [each for each in usable if each == tuple(self._order[: len(each)])]
+            order = tuple(each.layer_id for each in self._question.ranking)
+            tried = [each for each in usable if each == order[: len(each)]]
             tried = [each for each in tried if len(each) <= len(answer.fallback)]
             unsure = [self._variants[each] for each in tried if sure[each] is None]
             contested = self._contested([len(each) for each in tried])
@@ -76,8 +78,8 @@ class _Race:
             if more:
                 return NextRound(more, self._stopped(answer))
         explanation = (
-            f"{answer.explanation}; layers raced: the list is that of all samples with probability of at least "
-            f"{1 - racing.ERROR_RATE:g}"
+            f"{answer.explanation}; layers raced: by means over all samples the list is the same with probability "
+            f"of at least {1 - racing.ERROR_RATE:g}"
         )
         update = {"explanation": explanation, "error_rate": racing.ERROR_RATE}
         return Decided(answer.model_copy(update=update), self._stopped(answer))
