@@ -6,9 +6,10 @@ import numpy as np
 
 from service.domain.errors import InvalidInput, SweepFailure
 from service.domain.layers import LAYER_PREFIX, Layer
-from service.domain.settings import SweepMethod, SweepMode
+from service.domain.settings import CalibrationSettings, SweepMethod, SweepMode
 from workers.backends.protocol import Array, OpenedModel, Tensors
-from workers.calibration.observers import Observer, Unusable, make_observer
+from workers.calibration.histogram import Grid, Histogram
+from workers.calibration.methods import Unusable, amax
 from workers.engine import racing
 from workers.sweep.job import Job
 from workers.sweep.outcome import Calibrated
@@ -21,20 +22,20 @@ TRIAL_SAMPLES = 2
 def run(job: Job) -> Calibrated:
     """Amax of every activation edge, and the layers that cannot be in int8, with the reason."""
     plan, model = job.plan, job.open_model()
-    observers: dict[str, Observer] = {}
+    histograms: dict[str, Histogram] = {}
 
     def observe(edge: str, tensor: Array) -> None:
-        if edge not in observers:
-            observers[edge] = make_observer(job.settings.calibration)
-        observers[edge].update(tensor)
+        if edge not in histograms:
+            histograms[edge] = Histogram(Grid.of(tensor))
+        histograms[edge].update(tensor)
 
     try:
         model.observe(_calibration_batches(job, plan), observe)
     except InvalidInput as error:
         raise SweepFailure(error.message, code=error.code) from error
     layers = plan.active({})
-    amax, failed = _ranges(layers, observers)
-    model.set_amax(amax)
+    ranges, failed = _ranges(layers, histograms, job.settings.calibration)
+    model.set_amax(ranges)
     failed |= _trial(job, model, plan.active(failed))
     active = plan.active(failed)
     if not active:
@@ -43,11 +44,11 @@ def run(job: Job) -> Calibrated:
     sizes = plan.shard_sizes()
     first = racing.looks(sizes)[0] if job.settings.method is SweepMethod.RACING else len(sizes)
     return Calibrated(
-        amax,
+        ranges,
         failed,
         variants=len(sweep_variants(active, job.settings.mode)),
         shards=first,
-        statistics=layer_statistics(job, model, observers, active),
+        statistics=layer_statistics(job, model, histograms, active),
     )
 
 
@@ -59,20 +60,22 @@ def _calibration_batches(job: Job, plan: Plan) -> Iterator[Tensors]:
         done += len(batch.indices)
 
 
-def _ranges(layers: tuple[Layer, ...], observers: dict[str, Observer]) -> tuple[dict[str, float], dict[str, str]]:
-    amax: dict[str, float] = {}
+def _ranges(
+    layers: tuple[Layer, ...], histograms: dict[str, Histogram], settings: CalibrationSettings
+) -> tuple[dict[str, float], dict[str, str]]:
+    ranges: dict[str, float] = {}
     failed: dict[str, str] = {}
     for layer in layers:
         for edge in layer.activations:
-            if edge not in observers:
+            if edge not in histograms:
                 failed[layer.id] = "its input was never computed during calibration"
                 continue
-            found = observers[edge].amax()
+            found = amax(histograms[edge], settings)
             if isinstance(found, Unusable):
                 failed[layer.id] = found.reason
             else:
-                amax[edge] = found
-    return amax, failed
+                ranges[edge] = found
+    return ranges, failed
 
 
 def _trial(job: Job, model: OpenedModel, layers: tuple[Layer, ...]) -> dict[str, str]:
