@@ -1,8 +1,8 @@
 """The Kullback-Leibler divergence between a histogram and its 128 int8 levels, for every range at once.
 
 For a range of i bins, P is the bins below i with all that lies beyond added to the last of them, and Q is what the
-levels make of it: level j covers the bins b with j · i / 128 ≤ b < (j + 1) · i / 128, and shares its count equally among
-those of its bins that are not empty. Both are normalised. (S. Migacz, "8-bit Inference with TensorRT", GTC 2017,
+levels make of it: level j covers the bins b with j · i / 128 ≤ b < (j + 1) · i / 128, and shares its count equally
+among those of its bins that are not empty. Both are normalised. (S. Migacz, "8-bit Inference with TensorRT", GTC 2017,
 slides "Entropy Calibration - pseudocode" and "Candidate distribution Q"; the levels' bounds as in
 pytorch-quantization 2.1, ``_compute_amax_entropy``.)
 

@@ -35,9 +35,7 @@ def squared_errors(counts: Counts, centres: npt.NDArray[np.int64]) -> npt.NDArra
     return np.concatenate([_chunk(sums, 2 * each + 1, len(counts)) for each in chunks])
 
 
-def _chunk(
-    sums: list[npt.NDArray[np.float64]], amax: npt.NDArray[np.int64], bins: int
-) -> npt.NDArray[np.float64]:
+def _chunk(sums: list[npt.NDArray[np.float64]], amax: npt.NDArray[np.int64], bins: int) -> npt.NDArray[np.float64]:
     levels = np.arange(LARGEST_LEVEL + 1)
     starts = -((254 - (2 * levels - 1) * amax[:, None]) // 508)  # (ranges, levels), rounded up
     starts[:, 0] = 0

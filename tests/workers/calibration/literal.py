@@ -17,11 +17,10 @@ def divergence(counts: Any, size: int, *, q_of_p: bool) -> float:
         source = p.copy()
     if counts[:size].sum() == 0:
         return math.inf
-    q = np.zeros(size)
-    for level in range(LEVELS):
-        bins = [b for b in range(-(-level * size // LEVELS), -(-(level + 1) * size // LEVELS)) if source[b] > 0]
-        if bins:
-            q[bins] = source[bins].sum() / len(bins)
+    there = source > 0
+    level = np.arange(size) * LEVELS // size
+    share = np.bincount(level, source, LEVELS) / np.maximum(np.bincount(level, there, LEVELS), 1)
+    q = np.where(there, share[level], 0)
     p, q = p / p.sum(), q / q.sum()
     if ((q == 0) & (p > 0)).any():
         return math.inf

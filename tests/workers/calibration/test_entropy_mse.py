@@ -41,7 +41,7 @@ def test_the_entropy_of_one_batch_is_pytorch_quantizations(name: str) -> None:
 
 
 def test_the_entropy_over_growing_batches_is_pytorch_quantizations() -> None:
-    batches = growing(1.05, size=1001, steps=2)
+    batches = growing(1.5, size=1001, steps=2)
     histogram = counted(batches)
     assert len(histogram.counts) > 2048
     assert entropy(histogram) == pytest.approx(theirs(batches, "entropy"), rel=ROUNDED)
