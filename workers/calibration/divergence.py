@@ -7,7 +7,7 @@ slides "Entropy Calibration - pseudocode" and "Candidate distribution Q"; the le
 pytorch-quantization 2.1, ``_compute_amax_entropy``.)
 
 With p_b the counts of P, T their sum, q_b those of Q and S their sum,
-KL = (Σ p_b log p_b − Σ p_b log q_b) / T − log T + log S.
+KL = (Σ p_b log p_b − Σ p_b log q_b) / T + log (S / T).
 The first sum is a cumulative sum over bins, and q_b is constant within a level: 128 terms for a range, not i of them.
 """
 
@@ -30,8 +30,12 @@ def divergences(counts: Counts, ranges: npt.NDArray[np.int64], *, levels_see_out
     ``levels_see_outliers``: Q is made of P, whose last bin holds the outliers; otherwise of the bins as counted.
     """
     sums = _Sums(counts)
-    chunks = [ranges[start : start + CHUNK] for start in range(0, len(ranges), CHUNK)]
-    return np.concatenate([sums.divergences(each, levels_see_outliers) for each in chunks])
+    found = np.full(len(ranges), np.inf)
+    defined = np.flatnonzero(sums.defined(ranges, levels_see_outliers))
+    for start in range(0, len(defined), CHUNK):
+        some = defined[start : start + CHUNK]
+        found[some] = sums.divergences(ranges[some], levels_see_outliers)
+    return found
 
 
 class _Sums:
@@ -44,27 +48,27 @@ class _Sums:
         self.filled = np.append(0, np.cumsum(counts > 0))
         self.p_log_p = np.append(0.0, np.cumsum(_x_log_x(counts.astype(np.float64))))
 
+    def defined(self, ranges: npt.NDArray[np.int64], levels_see_outliers: bool) -> npt.NDArray[np.bool_]:
+        """Where the divergence is finite."""
+        within = self.mass[ranges]
+        some: npt.NDArray[np.bool_] = within > 0
+        return some if levels_see_outliers else some & ((self.counts[ranges - 1] > 0) | (within == self.total))
+
     def divergences(self, ranges: npt.NDArray[np.int64], levels_see_outliers: bool) -> Float:
+        """KL for each range, where it is defined."""
         bounds = -(-np.arange(LEVELS + 1) * ranges[:, None] // LEVELS)  # (ranges, levels + 1), rounded up
         mass, filled = np.diff(self.mass[bounds]), np.diff(self.filled[bounds])  # (ranges, levels)
-        within = self.mass[ranges]
-        outliers = self.total - within
         last = self.counts[ranges - 1]
+        outliers = self.total - self.mass[ranges]
         p = mass.copy()
         p[:, -1] += outliers
         if levels_see_outliers:
             mass = p
             filled[:, -1] += (last == 0) & (outliers > 0)
-        q_total = mass.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_q = np.log(mass / filled)
-            p_log_q = np.where(p > 0, p * log_q, 0.0).sum(axis=1)
-            p_log_p = self.p_log_p[ranges - 1] + _x_log_x((last + outliers).astype(np.float64))
-            found = (p_log_p - p_log_q) / self.total - np.log(self.total) + np.log(q_total)
-        undefined = within == 0
-        if not levels_see_outliers:
-            undefined |= (last == 0) & (outliers > 0)
-        return np.where(undefined, np.inf, found)
+        log_q = np.log(np.where(mass > 0, mass, 1) / np.maximum(filled, 1))
+        p_log_p = self.p_log_p[ranges - 1] + _x_log_x((last + outliers).astype(np.float64))
+        found: Float = (p_log_p - (p * log_q).sum(axis=1)) / self.total + np.log(mass.sum(axis=1) / self.total)
+        return found
 
 
 def _x_log_x(x: Float) -> Float:

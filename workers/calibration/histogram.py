@@ -156,9 +156,8 @@ class Histogram:
 
 def _finite_magnitudes(tensor: Array) -> tuple[Magnitudes, Extent | None]:
     """|x| of the finite values as float32, flat, and the extent of x."""
-    values = tensor.reshape(-1)
     with np.errstate(over="ignore"):
-        values = values.astype(np.float32, copy=False)
+        values: Magnitudes = tensor.reshape(-1).astype(np.float32, copy=False)
     if values.size == 0:
         return values, None
     low, high = float(values.min()), float(values.max())  # NaN wins over any number

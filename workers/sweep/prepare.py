@@ -17,7 +17,7 @@ from workers.metrics.task_metric import resolve_metric
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
-from workers.sweep.plan import Plan, cut_shards
+from workers.sweep.plan import Plan, cut_calibration, cut_shards
 
 
 def run(job: Job) -> Prepared:
@@ -38,6 +38,8 @@ def run(job: Job) -> Prepared:
     except InvalidInput as error:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)
+    size = model.facts.batch_size or batch_size(job.device, model.facts.live_bytes)
+    calibration_samples = min(settings.calibration.samples, calibration.samples)
     plan = Plan(
         layers=tuple(model.facts.layers),
         excluded=excluded_layers(model.facts.layers, settings.include, settings.exclude),
@@ -49,8 +51,9 @@ def run(job: Job) -> Prepared:
         samples=samples,
         seed=settings.seed,
         shards=cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset)),
-        batch_size=model.facts.batch_size or batch_size(job.device, model.facts.live_bytes),
-        calibration_samples=min(settings.calibration.samples, calibration.samples),
+        batch_size=size,
+        calibration_samples=calibration_samples,
+        calibration_shards=cut_calibration(calibration_samples, size),
         has_labels=dataset.targets is not None,
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))
