@@ -20,6 +20,9 @@ LEVELS = 128
 CHUNK = 2048
 """Ranges at a time: 2 MB for an array of their levels."""
 
+ROUNDING = 1e-12
+"""In nats: a tensor of few values has divergences that are zero, of which sums leave 1e-15 or so."""
+
 Float = npt.NDArray[np.float64]
 
 
@@ -76,5 +79,5 @@ def _x_log_x(x: Float) -> Float:
 
 
 def last_of_the_smallest(values: Float) -> int:
-    """The position of the minimum; of the last one where several are equal."""
-    return len(values) - 1 - int(np.argmin(values[::-1]))
+    """The position of the minimum; of the last one where several are equal, but for the rounding of their sums."""
+    return int(np.flatnonzero(values <= values.min() + ROUNDING)[-1])

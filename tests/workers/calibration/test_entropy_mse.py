@@ -34,14 +34,14 @@ def some_ranges(bins: int) -> Any:
     return np.unique(np.append(np.arange(LEVELS, bins + 1, 67), [LEVELS + 1, 255, 256, bins - 1, bins]))
 
 
-@pytest.mark.parametrize("name", ["after a ReLU", "log-normal"])
+@pytest.mark.parametrize("name", ["log-normal"])
 def test_the_entropy_of_one_batch_is_pytorch_quantizations(name: str) -> None:
     batch = TENSORS[name].astype(np.float32)
     assert entropy(counted([batch])) == pytest.approx(theirs([batch], "entropy"), rel=ROUNDED)
 
 
 def test_the_entropy_over_growing_batches_is_pytorch_quantizations() -> None:
-    batches = growing(1.5, size=1001, steps=2)
+    batches = [TENSORS["after a ReLU"].astype(np.float32) * np.float32(scale) for scale in (1.0, 0.9, 1.07)]
     histogram = counted(batches)
     assert len(histogram.counts) > 2048
     assert entropy(histogram) == pytest.approx(theirs(batches, "entropy"), rel=ROUNDED)
@@ -64,11 +64,11 @@ def test_divergences_beyond_two_to_the_31_values_are_those_of_the_shares() -> No
     np.testing.assert_allclose(few, many, rtol=1e-9, atol=1e-12)
 
 
-def test_of_equal_divergences_the_widest_range_is_taken() -> None:
+@pytest.mark.parametrize("repeats", [1, 7, 100, 12_345])
+def test_of_equal_divergences_the_widest_range_is_taken(repeats: int) -> None:
     """Where every level has one bin that is not empty at most, nothing is lost but by clipping."""
-    values = np.append(np.linspace(1 / 16, 1, 16).repeat(100), np.zeros(100)).astype(np.float32)
-    histogram = counted([values])
-    assert entropy(histogram) == pytest.approx(1.0, rel=1e-12)
+    values = np.append(np.linspace(1 / 16, 1, 16).repeat(repeats), np.zeros(100)).astype(np.float32)
+    assert entropy(counted([values])) == pytest.approx(1.0, rel=1e-12)
 
 
 def test_ranges_without_a_value_do_not_decide() -> None:
