@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.domain.errors import InvalidInput
 from service.domain.settings import (
+    METHOD_OF,
     BackendName,
+    CalibrationMethod,
     Preprocessing,
     SweepMethod,
     SweepMode,
@@ -41,8 +43,10 @@ class SweepOptions:
     calibration_data: Annotated[
         str | None, typer.Option(help="Calibration set: a file, or a dataset's id.  [default: the evaluation set]")
     ]
-    calibration: Annotated[str | None, typer.Option(help="How activation ranges are found: max or percentile.")]
+    calibration: Annotated[CalibrationMethod | None, typer.Option(help="How activation ranges are found.")]
     percentile: Annotated[float | None, typer.Option(help="With --calibration percentile, e.g. 99.99.")]
+    quantile: Annotated[float | None, typer.Option(help="With --calibration trt_legacy, e.g. 0.9999.")]
+    cutoff: Annotated[float | None, typer.Option(help="With --calibration trt_legacy, a share of the maximum.")]
     calibration_samples: Annotated[int | None, typer.Option(help="How many samples calibrate.")]
     include: Annotated[list[str] | None, typer.Option(help="Only layers that match this pattern; repeatable.")]
     exclude: Annotated[list[str] | None, typer.Option(help="No layers that match this pattern; repeatable.")]
@@ -66,8 +70,10 @@ class SweepOptions:
             "mode": self.mode,
             "weights": self.weights,
             "calibration": _given(
-                method=self.calibration or ("percentile" if self.percentile is not None else None),
+                method=self.calibration or self._calibration_by_parameter(),
                 percentile=self.percentile,
+                quantile=self.quantile,
+                cutoff=self.cutoff,
                 dataset=calibration,
                 samples=self.calibration_samples,
             ),
@@ -81,6 +87,10 @@ class SweepOptions:
             "samples": self.samples,
         }
         return validated(SweepSettings, _given(**document))
+
+    def _calibration_by_parameter(self) -> CalibrationMethod | None:
+        """The method that a given parameter goes with."""
+        return next((method for name, method in METHOD_OF.items() if getattr(self, name) is not None), None)
 
     def check(self) -> None:
         """Raise InvalidInput before anything is uploaded."""

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from service.domain.layers import Frozen
 
@@ -49,6 +49,19 @@ class WeightGranularity(StrEnum):
     PER_TENSOR = "per_tensor"
 
 
+class CalibrationMethod(StrEnum):
+    """How a range follows from the values: as in pytorch-quantization, or (``trt_``) as TensorRT's calibrators."""
+
+    MAX = "max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    ENTROPY = "entropy"
+    TRT_ENTROPY2 = "trt_entropy2"
+    TRT_ENTROPY = "trt_entropy"
+    TRT_MINMAX = "trt_minmax"
+    TRT_LEGACY = "trt_legacy"
+
+
 class Preprocessing(Frozen):
     """How stored samples become model inputs, in this order: layout, resize, centre crop, dtype, scale, mean, std.
 
@@ -74,13 +87,40 @@ class Preprocessing(Frozen):
 class CalibrationSettings(Frozen):
     """How activation ranges are found.
 
-    ``dataset`` None: the first ``samples`` of the evaluation set (the report warns).
+    ``percentile``: with that method, per cent of all |x| that lie within the range. ``quantile`` and ``cutoff``: with
+    ``trt_legacy``, the share of all |x| within it, and the share of the largest |x| that it is at most. ``dataset``
+    None: the first ``samples`` of the evaluation set (the report warns).
     """
 
-    method: Literal["max", "percentile"] = "max"
+    method: CalibrationMethod = CalibrationMethod.MAX
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    quantile: Annotated[float, Field(gt=0.5, le=1)] = 0.9999
+    cutoff: Annotated[float, Field(gt=0, le=1)] = 1.0
     dataset: str | None = None
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+
+    @field_validator("percentile", "quantile", "cutoff")
+    @classmethod
+    def _goes_with_its_method(cls, value: float, info: ValidationInfo) -> float:
+        assert info.field_name is not None
+        own = METHOD_OF[info.field_name]
+        default = cls.model_fields[info.field_name].default
+        if info.data.get("method", own) is not own and value != default:
+            raise ValueError(f"goes with method '{own}', and only with it")
+        return value
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The parameters of the method, by name."""
+        return {name: getattr(self, name) for name, method in METHOD_OF.items() if method is self.method}
+
+
+METHOD_OF = {
+    "percentile": CalibrationMethod.PERCENTILE,
+    "quantile": CalibrationMethod.TRT_LEGACY,
+    "cutoff": CalibrationMethod.TRT_LEGACY,
+}
+"""Parameter → the calibration method that it goes with."""
 
 
 class MetricSettings(Frozen):

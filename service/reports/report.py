@@ -38,6 +38,8 @@ class CalibrationSection(Frozen):
 
     method: str
     percentile: float | None
+    quantile: float | None = None
+    cutoff: float | None = None
     dataset_id: str
     dataset_name: str
     samples: int

@@ -1,40 +1,49 @@
-"""Phase 2: find every activation's range in one fp32 pass, then see that each layer runs in int8 at all."""
+"""Phase 2: count every activation in one fp32 pass, find the ranges, and see that each layer runs in int8 at all."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 
-from service.domain.errors import InvalidInput, SweepFailure
+from service.domain.errors import SweepFailure
 from service.domain.layers import LAYER_PREFIX, Layer
-from service.domain.settings import SweepMethod, SweepMode
-from workers.backends.protocol import Array, OpenedModel, Tensors
-from workers.calibration.observers import Observer, Unusable, make_observer
+from service.domain.settings import CalibrationSettings, SweepMethod, SweepMode
+from service.domain.states import UnitKind
+from service.store import units
+from workers.backends.protocol import OpenedModel
+from workers.calibration.histogram import Histogram
+from workers.calibration.histograms import Histograms
+from workers.calibration.methods import Unusable, amax
 from workers.engine import racing
+from workers.sweep import count
 from workers.sweep.job import Job
-from workers.sweep.outcome import Calibrated
-from workers.sweep.plan import Plan, layer_variants, sweep_variants
+from workers.sweep.outcome import Calibrated, Counted
+from workers.sweep.plan import MERGE_ROUND, layer_variants, sweep_variants
 from workers.sweep.statistics import layer_statistics
 
 TRIAL_SAMPLES = 2
 
 
-def run(job: Job) -> Calibrated:
-    """Amax of every activation edge, and the layers that cannot be in int8, with the reason."""
+def run(job: Job) -> Counted | Calibrated:
+    """One shard's counts; of the last unit (or the only one) amax of every edge, and the layers that cannot be int8."""
+    if job.lease.round == MERGE_ROUND:
+        return _calibrated(job, _counted_shards(job), None)
+    counted = count.run(job)
+    if len(job.plan.calibration_shards) > 1:
+        return counted
+    return _calibrated(job, counted.histograms, counted)
+
+
+def _counted_shards(job: Job) -> Histograms:
+    with job.context.database.read() as session:
+        rows = units.units_of(session, job.sweep_id, UnitKind.CALIBRATE, round_=0)
+    contents = [job.context.blobs.read(row.result_sha256) for row in rows if row.result_sha256 is not None]
+    return Histograms.merged([Histograms.from_bytes(each) for each in contents])
+
+
+def _calibrated(job: Job, counted: Histograms, own: Counted | None) -> Calibrated:
     plan, model = job.plan, job.open_model()
-    observers: dict[str, Observer] = {}
-
-    def observe(edge: str, tensor: Array) -> None:
-        if edge not in observers:
-            observers[edge] = make_observer(job.settings.calibration)
-        observers[edge].update(tensor)
-
-    try:
-        model.observe(_calibration_batches(job, plan), observe)
-    except InvalidInput as error:
-        raise SweepFailure(error.message, code=error.code) from error
-    layers = plan.active({})
-    amax, failed = _ranges(layers, observers)
-    model.set_amax(amax)
+    ranges, failed = _ranges(plan.active({}), counted.by_edge, job.settings.calibration)
+    model.set_amax(ranges)
     failed |= _trial(job, model, plan.active(failed))
     active = plan.active(failed)
     if not active:
@@ -43,36 +52,31 @@ def run(job: Job) -> Calibrated:
     sizes = plan.shard_sizes()
     first = racing.looks(sizes)[0] if job.settings.method is SweepMethod.RACING else len(sizes)
     return Calibrated(
-        amax,
+        ranges,
         failed,
         variants=len(sweep_variants(active, job.settings.mode)),
         shards=first,
-        statistics=layer_statistics(job, model, observers, active),
+        statistics=layer_statistics(job, model, counted.by_edge, active),
+        counted=own,
     )
 
 
-def _calibration_batches(job: Job, plan: Plan) -> Iterator[Tensors]:
-    done = 0
-    for batch in job.open_dataset(calibration=True).batches(np.arange(plan.calibration_samples), plan.batch_size):
-        job.held.checkpoint(done / plan.calibration_samples)
-        yield batch.inputs
-        done += len(batch.indices)
-
-
-def _ranges(layers: tuple[Layer, ...], observers: dict[str, Observer]) -> tuple[dict[str, float], dict[str, str]]:
-    amax: dict[str, float] = {}
+def _ranges(
+    layers: tuple[Layer, ...], histograms: Mapping[str, Histogram], settings: CalibrationSettings
+) -> tuple[dict[str, float], dict[str, str]]:
+    ranges: dict[str, float] = {}
     failed: dict[str, str] = {}
     for layer in layers:
         for edge in layer.activations:
-            if edge not in observers:
+            if edge not in histograms:
                 failed[layer.id] = "its input was never computed during calibration"
                 continue
-            found = observers[edge].amax()
+            found = amax(histograms[edge], settings)
             if isinstance(found, Unusable):
                 failed[layer.id] = found.reason
             else:
-                amax[edge] = found
-    return amax, failed
+                ranges[edge] = found
+    return ranges, failed
 
 
 def _trial(job: Job, model: OpenedModel, layers: tuple[Layer, ...]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
 from service.domain.states import UnitKind
 from service.store.blobs import Blob
+from workers.calibration.histograms import Histograms
 from workers.engine.probe_sums import ProbeSums
 from workers.metrics.shard_result import ShardResult
 from workers.sweep.plan import Plan
@@ -24,10 +25,22 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What flows over each activation edge on one shard of the calibration samples.
+
+    ``content_key`` names the shard; ``samples``: how many were run for it, 0 where it was counted before.
+    """
+
+    histograms: Histograms
+    content_key: str
+    samples: int
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants and shards follow.
 
-    ``statistics``: layer id → what the calibration samples tell of it.
+    ``statistics``: layer id → what the calibration samples tell of it. ``counted``: where one unit did all, its counts.
     """
 
     amax: dict[str, float]
@@ -35,6 +48,7 @@ class Calibrated:
     variants: int
     shards: int
     statistics: Mapping[str, LayerStatistics]
+    counted: Counted | None = None
     warnings: Warnings = field(default_factory=list)
 
 
@@ -93,7 +107,7 @@ class Reported:
     artifacts: tuple[Artifact, ...]
 
 
-Outcome = Prepared | Calibrated | Probed | Measured | NextRound | Decided | Reported
+Outcome = Prepared | Counted | Calibrated | Probed | Measured | NextRound | Decided | Reported
 
 
 @dataclass(frozen=True)

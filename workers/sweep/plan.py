@@ -35,6 +35,7 @@ class Plan(Frozen):
     shards: tuple[Shard, ...]
     batch_size: int
     calibration_samples: int
+    calibration_shards: tuple[Shard, ...] = ()
     has_labels: bool
     shards_in_table: int = 0
 
@@ -64,6 +65,18 @@ def layer_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant,
 def sweep_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant, ...]:
     """The controls and one variant for each layer."""
     return (*controls(layer.id for layer in layers), *layer_variants(layers, mode))
+
+
+MERGE_ROUND = 1
+"""Of the calibrate unit that adds up what those of round 0 have counted, where there are several."""
+CALIBRATION_SHARD = 512
+"""Samples at least: each shard runs the first batch too, and opens the model."""
+
+
+def cut_calibration(samples: int, batch_size: int) -> tuple[Shard, ...]:
+    """Cut the calibration samples where a batch ends, so that each is in the batch that one pass would put it in."""
+    size = -(-CALIBRATION_SHARD // batch_size) * batch_size
+    return tuple(Shard(start=start, stop=min(start + size, samples)) for start in range(0, samples, size))
 
 
 MIN_SHARDS = 8

@@ -18,7 +18,7 @@ from workers.metrics.task_metric import resolve_metric
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
-from workers.sweep.plan import Plan, Shard, cut_shards, shards_of
+from workers.sweep.plan import Plan, Shard, cut_calibration, cut_shards, shards_of
 
 
 def run(job: Job) -> Prepared:
@@ -39,6 +39,8 @@ def run(job: Job) -> Prepared:
     except InvalidInput as error:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)
+    size = model.facts.batch_size or batch_size(job.device, model.facts.live_bytes)
+    calibration_samples = min(settings.calibration.samples, calibration.samples)
     plan = Plan(
         layers=tuple(model.facts.layers),
         excluded=excluded_layers(model.facts.layers, settings.include, settings.exclude),
@@ -50,8 +52,9 @@ def run(job: Job) -> Prepared:
         samples=samples,
         seed=settings.seed,
         shards=_shards(job, dataset, samples),
-        batch_size=model.facts.batch_size or batch_size(job.device, model.facts.live_bytes),
-        calibration_samples=min(settings.calibration.samples, calibration.samples),
+        batch_size=size,
+        calibration_samples=calibration_samples,
+        calibration_shards=cut_calibration(calibration_samples, size),
         has_labels=dataset.targets is not None,
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))

@@ -88,7 +88,9 @@ def make(job: Job, probes: ProbeSums | None) -> Report:
         ),
         calibration=CalibrationSection(
             method=settings.calibration.method,
-            percentile=settings.calibration.percentile if settings.calibration.method == "percentile" else None,
+            percentile=settings.calibration.parameters.get("percentile"),
+            quantile=settings.calibration.parameters.get("quantile"),
+            cutoff=settings.calibration.parameters.get("cutoff"),
             dataset_id=job.calibration.id,
             dataset_name=job.calibration.name,
             samples=plan.calibration_samples,

@@ -1,9 +1,9 @@
 """Finds results that were measured before: by content, in any sweep that is still stored.
 
-Two keys name a result. The shard's names all that its variants have in common: the bytes of model and evaluation set,
-the preprocessing, the samples, how the model is opened, and the versions of all that computes. A variant's identity
-names its int8 layers with their ranges. Budget, selection and the metric's name are in neither: every measure of a
-sample is recorded whatever the metric is.
+What calibration counts is found by one key, ``calibration_key``. Two keys name a result of measuring. The shard's names
+all that its variants have in common: the bytes of model and evaluation set, the preprocessing, the samples, how the
+model is opened, and the versions of all that computes. A variant's identity names its int8 layers with their ranges.
+Budget, selection and the metric's name are in neither: every measure of a sample is recorded whatever the metric is.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from service.store import units
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric
 from workers.sweep.job import Job
+from workers.sweep.plan import Shard
 
 
 def content_key(job: Job, metric: TaskMetric) -> str:
@@ -44,6 +45,27 @@ def probe_key(job: Job, metric: TaskMetric, layers: Sequence[Layer]) -> str:
     ranges = {layer.id: {edge: job.amax[edge] for edge in layer.activations} for layer in layers}
     options = job.settings.probe.model_dump(mode="json")
     return _digest({"shard": content_key(job, metric), "int8": ranges, "probe": options, "seed": job.settings.seed})
+
+
+def calibration_key(job: Job, shard: Shard) -> str:
+    """The key of what one shard of the calibration samples leaves behind, for every method and variant.
+
+    The first batch fixes the bins, so that its size is in it.
+    """
+    plan = job.plan
+    return _digest(
+        {
+            "kind": "calibration",
+            "model": job.model.sha256,
+            "dataset": job.calibration.sha256,
+            "preprocessing": job.calibration.preprocessing,
+            "samples": [shard.start, shard.stop],
+            "first_batch": min(plan.batch_size, plan.calibration_samples),
+            "batch_size": plan.batch_size,
+            "fuse_bn": job.settings.fuse_bn,
+            **{name: job.sweep.environment[name] for name in ("backend", "device", "machine", "versions")},
+        }
+    )
 
 
 def identities(variants: Sequence[Variant], layers: Sequence[Layer], amax: Mapping[str, float]) -> tuple[str, ...]:

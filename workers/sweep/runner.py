@@ -17,7 +17,7 @@ from workers.context import WorkerContext
 from workers.lease import HeldLease
 from workers.sweep import calibrate, check, measure, prepare, probe, report, select, table
 from workers.sweep.job import Job
-from workers.sweep.outcome import Measured, Outcome, Probed, Reported
+from workers.sweep.outcome import Calibrated, Counted, Measured, Outcome, Probed, Reported
 from workers.sweep.transitions import advance
 from workers.verdicts import checked_resource, reject
 
@@ -76,6 +76,13 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
             "result": {"found": outcome.found},
             "result_sha256": context.blobs.put(outcome.sums.to_bytes()).sha256,
             "content_key": outcome.content_key,
+        }
+    counted = outcome.counted if isinstance(outcome, Calibrated) else outcome
+    if isinstance(counted, Counted):
+        finished = {
+            "result": {"samples": counted.samples},
+            "result_sha256": context.blobs.put(counted.histograms.to_bytes()).sha256,
+            "content_key": counted.content_key,
         }
     refreshed = table.refresh(job, outcome)
     with context.database.write() as session:

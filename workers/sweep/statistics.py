@@ -7,7 +7,7 @@ import numpy as np
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
 from workers.backends.protocol import OpenedModel
-from workers.calibration.observers import Observer
+from workers.calibration.histogram import Histogram
 from workers.calibration.statistics import sqnr_db, weight_ratio
 from workers.sweep.job import Job
 
@@ -16,13 +16,14 @@ MOST_SAMPLES = 32
 
 
 def layer_statistics(
-    job: Job, model: OpenedModel, observers: Mapping[str, Observer], active: Sequence[Layer]
+    job: Job, model: OpenedModel, histograms: Mapping[str, Histogram], active: Sequence[Layer]
 ) -> dict[str, LayerStatistics]:
     """Layer id → statistics, of every layer of the model. ``active``: those that can be in int8; ranges are set."""
     sqnr = _sqnr(job, model, [each.id for each in active])
     found = {}
     for layer in job.plan.layers:
-        extents = {edge: observers[edge].extent() for edge in layer.activations if edge in observers}
+        seen = {edge: histograms[edge] for edge in layer.activations if edge in histograms}
+        extents = {edge: each.extent for edge, each in seen.items() if each.finite}
         weight, db = model.weight(layer.id), sqnr.get(layer.id, "it is not measured in int8")
         found[layer.id] = LayerStatistics(
             weight_ratio=None if weight is None else weight_ratio(weight),

@@ -15,6 +15,7 @@ from service.store.tables import SweepRow, UnitRow
 from service.store.units import NewUnit, add_units, units_of
 from workers.sweep.outcome import (
     Calibrated,
+    Counted,
     Decided,
     Measured,
     NextRound,
@@ -23,6 +24,7 @@ from workers.sweep.outcome import (
     Probed,
     Reported,
 )
+from workers.sweep.plan import MERGE_ROUND
 
 PROBE_COST = 6
 """In evaluations (docs/benchmarks.md); it only tells how far a sweep is."""
@@ -33,6 +35,12 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
     match outcome:
         case Prepared():
             return _prepared(session, sweep, outcome)
+        case Counted():
+            if _still_open(session, sweep.id, UnitKind.CALIBRATE):
+                return 0
+            # what is left takes next to nothing of the samples, so that it has no cost
+            last = NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, round=MERGE_ROUND)
+            return _queue(session, sweep, Phase.CALIBRATE, [last])
         case Calibrated():
             return _calibrated(session, sweep, outcome)
         case Probed():
@@ -67,8 +75,18 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
     # a worker has it now, so the warning that none was running is void
     kept = [each for each in sweep.warnings if each["code"] != "no-worker"]
     sweep.warnings = [*kept, *outcome.warnings]
-    cost = float(outcome.plan.calibration_samples)
-    return _queue(session, sweep, Phase.CALIBRATE, [NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, cost=cost)])
+    new = [
+        NewUnit(
+            UnitKind.CALIBRATE,
+            sweep.id,
+            sweep.backend,
+            ordinal=ordinal,
+            payload=shard.model_dump(),
+            cost=float(shard.stop - shard.start),
+        )
+        for ordinal, shard in enumerate(outcome.plan.calibration_shards)
+    ]
+    return _queue(session, sweep, Phase.CALIBRATE, new)
 
 
 def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:

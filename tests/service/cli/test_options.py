@@ -11,6 +11,7 @@ from service.domain.errors import InvalidInput
 from service.domain.settings import (
     BackendName,
     Budget,
+    CalibrationMethod,
     CalibrationSettings,
     MetricSettings,
     SelectionSettings,
@@ -63,10 +64,23 @@ def test_each_option_reaches_its_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"calibration": CalibrationMethod.ENTROPY}, CalibrationSettings(method="entropy")),
+        ({"percentile": 99.0}, CalibrationSettings(method="percentile", percentile=99.0)),
+        ({"quantile": 0.99, "cutoff": 0.8}, CalibrationSettings(method="trt_legacy", quantile=0.99, cutoff=0.8)),
+    ],
+)
+def test_a_calibration_methods_parameter_names_the_method(given: dict[str, Any], expected: CalibrationSettings) -> None:
+    assert settings_of(**given).calibration == expected
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"max_drop": -1.0}, r"budget.max_drop: -1.0 is wrong: .*greater than or equal to 0"),
-        ({"calibration": "entropy"}, r"calibration.method: 'entropy' is wrong: .*'max' or 'percentile'"),
+        ({"calibration": "kl"}, r"calibration.method: 'kl' is wrong: .*'max', 'percentile', .*'entropy'"),
+        ({"calibration": "max", "quantile": 0.9}, r"calibration.quantile: 0.9 is wrong: .*method 'trt_legacy'"),
         ({"percentile": 20.0}, r"calibration.percentile: 20.0 is wrong: .*greater than 50"),
         ({"samples": 0}, r"samples: 0 is wrong"),
         ({"metric_args": "[1]"}, r"--metric-args: \[1\] is not a JSON object"),

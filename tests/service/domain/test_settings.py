@@ -3,7 +3,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.domain.settings import Preprocessing, SelectionSettings, SweepMode, SweepSettings
+from service.domain.settings import (
+    CalibrationMethod,
+    CalibrationSettings,
+    Preprocessing,
+    SelectionSettings,
+    SweepMode,
+    SweepSettings,
+)
 
 
 def sweep(**settings: Any) -> SweepSettings:
@@ -26,7 +33,9 @@ def test_a_sweep_has_its_defaults_from_one_place() -> None:
         ("budget", {"max_drop": -0.1}),
         ("budget", {"max_drop": float("nan")}),
         ("budget", {"max_drop": float("inf")}),
-        ("calibration", {"method": "mse"}),
+        ("calibration", {"method": "kl"}),
+        ("calibration", {"method": "trt_legacy", "quantile": 0.5}),
+        ("calibration", {"method": "trt_legacy", "cutoff": 0}),
         ("calibration", {"percentile": 50}),
         ("calibration", {"percentile": 100.5}),
         ("calibration", {"samples": 0}),
@@ -50,6 +59,21 @@ def test_a_value_outside_its_range_is_refused_by_name(field: str, value: Any) ->
 def test_a_threshold_goes_with_its_algorithm_and_only_with_it(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="give threshold with algorithm 'threshold', and only with it"):
         SelectionSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "own"),
+    [("percentile", 99.0, "percentile"), ("quantile", 0.99, "trt_legacy"), ("cutoff", 0.5, "trt_legacy")],
+)
+def test_a_parameter_of_another_calibration_method_is_refused_by_name(field: str, value: float, own: str) -> None:
+    for method in CalibrationMethod:
+        asked = {"method": method, field: value}
+        if method == own:
+            assert CalibrationSettings.model_validate(asked).parameters[field] == value
+            continue
+        with pytest.raises(ValidationError, match=f"{field}\n.*goes with method '{own}', and only with it") as caught:
+            sweep(calibration=asked)
+        assert caught.value.errors()[0]["loc"] == ("calibration", field)
 
 
 def test_preprocessing_is_the_identity_until_something_is_asked_of_it() -> None:
