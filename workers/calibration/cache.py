@@ -39,7 +39,9 @@ class CacheEntry:
 
     def __post_init__(self) -> None:
         if not self.tensor or "\n" in self.tensor or "\r" in self.tensor:
-            raise InvalidInput(f"tensor {self.tensor!r}: a name in a calibration cache is not empty and has no line break")
+            raise InvalidInput(
+                f"tensor {self.tensor!r}: a name in a calibration cache is not empty and has no line break"
+            )
         if not 0 <= self.bits < 2**32:
             raise InvalidInput(f"bits: {self.bits} is not in 0 to 2**32 - 1")
 
@@ -82,7 +84,9 @@ class CalibrationCache:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9]+", self.version):
-            raise InvalidInput(f"version: {self.version!r} is wrong; it is the digits of a TensorRT version, like 100300")
+            raise InvalidInput(
+                f"version: {self.version!r} is wrong; it is the digits of a TensorRT version, like 100300"
+            )
         if len(self.by_tensor) != len(self.entries):
             raise InvalidInput("entries: a tensor has more than one")
 
@@ -133,7 +137,9 @@ def _lines(data: bytes) -> Iterator[str]:
 def _header(line: str) -> tuple[str, CacheAlgorithm]:
     match = HEADER.fullmatch(line)
     if match is None:
-        raise InvalidInput(f"line 1: {quoted(line)} is not the header of a calibration cache, TRT-<version>-<algorithm>")
+        raise InvalidInput(
+            f"line 1: {quoted(line)} is not the header of a calibration cache, TRT-<version>-<algorithm>"
+        )
     try:
         return match[1], CacheAlgorithm(match[2])
     except ValueError:

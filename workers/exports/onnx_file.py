@@ -70,5 +70,5 @@ def _beside(model: onnx.ModelProto, weights: Mapping[str, Array], data: Path) ->
             del tensor.external_data[:]
             for key, entry in (("location", data.name), ("offset", file.tell()), ("length", value.nbytes)):
                 tensor.external_data.add(key=key, value=str(entry))
-            file.write(memoryview(value).cast("B"))
+            file.write(value.reshape(-1).view(np.uint8).data)
     return copy

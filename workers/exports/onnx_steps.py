@@ -1,10 +1,11 @@
 """An ONNX graph as the placement rules see it: operations and the activations between them."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 
 import onnx
 
 from workers.exports.placement import MOVES, Step
+from workers.models.onnx_constants import Constants
 from workers.models.onnx_walk import all_nodes, inner_graphs
 
 STANDARD = frozenset({"", "ai.onnx"})
@@ -24,7 +25,7 @@ def reads_of(node: onnx.NodeProto) -> Iterator[str]:
         yield from (each.name for each in inner.output)
 
 
-def steps_of(graph: onnx.GraphProto, constants: Container[str]) -> list[Step]:
+def steps_of(graph: onnx.GraphProto, constants: Constants) -> list[Step]:
     """The operations that read or make activations, in the graph's order."""
     steps = []
     for node in graph.node:

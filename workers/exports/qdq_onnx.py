@@ -196,7 +196,9 @@ class _Graph:
         assert found.weight is not None
         value = found.weight[1]
         if not np.isfinite(value).all():
-            raise InvalidInput(f"the weight of layer {quoted(found.layer.id)} holds NaN or infinite values: it cannot be int8")
+            raise InvalidInput(
+                f"the weight of layer {quoted(found.layer.id)} holds NaN or infinite values: it cannot be int8"
+            )
         axis = self._axis(found)
         if (tensor, axis) not in self._weights:
             stem = f"{self._weight_prefix}{tensor}_" + ("tensor" if axis is None else f"axis{axis}")

@@ -18,7 +18,7 @@ class QuantizedEdge:
 
 @dataclass(frozen=True)
 class Rescaled:
-    """An edge whose range was changed, since ``shared_with`` (other tensors, or the same one) needs one scale with it."""
+    """An edge whose range was changed: it needs one scale with ``shared_with`` (other tensors, or itself read elsewhere)."""
 
     edge: str
     tensor: str

@@ -16,7 +16,7 @@ def scale_of(amax: float) -> np.float32:
 
 
 def quantize(values: Floats, axis: int | None) -> tuple[npt.NDArray[np.int8], Floats]:
-    """The int8 levels of finite values, and the scale: of shape (), or one for each index of ``axis``, kept as an axis."""
+    """The int8 levels of finite values, and the scale: shape (), or one for each index of ``axis``, which stays."""
     levels, scale = _rounded(values, axis)
     return levels.astype(np.int8), scale
 
