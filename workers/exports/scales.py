@@ -18,7 +18,7 @@ class QuantizedEdge:
 
 @dataclass(frozen=True)
 class Rescaled:
-    """An edge whose range was changed: it needs one scale with ``shared_with`` (other tensors, or itself read elsewhere)."""
+    """An edge whose range was changed, to have one scale with ``shared_with`` (other tensors, or itself elsewhere)."""
 
     edge: str
     tensor: str
