@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.domain.errors import InvalidInput, QuantsieveError
-from workers.calibration.cache import CacheAlgorithm, read_cache, write_cache
+from workers.calibration.cache import CacheAlgorithm, CalibrationCache, read_cache, write_cache
 
 if TYPE_CHECKING:
     from workers.exports.lint_rules import Finding
@@ -63,6 +63,14 @@ def _read(path: Path) -> bytes:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
 
 
+def _cache(path: Path) -> CalibrationCache:
+    data = _read(_existing(path, "CACHE"))
+    try:
+        return read_cache(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
+
+
 def _existing(path: Path, parameter: str) -> Path:
     if not path.is_file():
         raise InvalidInput(f"{parameter}: there is no file {path}")
@@ -71,16 +79,16 @@ def _existing(path: Path, parameter: str) -> Path:
 
 def _from_cache(options: argparse.Namespace) -> int:
     from workers.exports.from_cache import folded_names, from_cache
-    from workers.exports.model_file import open_model
+    from workers.exports.model_file import original_graph
     from workers.exports.onnx_file import write_onnx
     from workers.exports.qdq_onnx import QdqSettings
     from workers.models.onnx_graph import read_onnx
     from workers.models.onnx_layers import LayerFinder
 
     path = _existing(options.model, "MODEL")
-    cache = read_cache(_read(_existing(options.cache, "CACHE")))
+    cache = _cache(options.cache)
     program = read_onnx(path, fuse_bn=True)
-    aliases = folded_names(open_model(path).model.graph)
+    aliases = folded_names(original_graph(path))
     settings = QdqSettings(transposed_axis=options.transposed_axis, half_fallback=options.half)
     made = from_cache(program, LayerFinder(program).find(), cache, aliases=aliases, settings=settings)
     files = write_onnx(options.output, made.export.model, made.export.weights)

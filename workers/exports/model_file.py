@@ -9,6 +9,8 @@ import onnx
 from onnx import numpy_helper
 
 from service.domain.errors import RejectedFile, first_line
+from service.inspection.content import is_zip, read_head
+from workers.models.onnx_archive import unpacked
 from workers.models.onnx_constants import constants_to_initializers
 from workers.models.onnx_graph import LARGE_BYTES, NUMERIC, declare_external
 from workers.models.onnx_names import name_nodes
@@ -22,6 +24,14 @@ class ModelFile:
 
     model: onnx.ModelProto
     weights: dict[str, Array]
+
+
+def original_graph(path: Path) -> onnx.GraphProto:
+    """The graph as it stands in a file that ``read_onnx`` takes (a zip too), without its external data."""
+    if is_zip(read_head(path)):
+        with unpacked(path) as file:
+            return onnx.load(str(file), load_external_data=False).graph
+    return onnx.load(str(path), load_external_data=False).graph
 
 
 def open_model(path: Path) -> ModelFile:

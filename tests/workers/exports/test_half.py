@@ -16,7 +16,9 @@ CHAIN = """g (float[n,2,4,4] x) => (float[n,2,4,4] y, float[n,2,4,4] side)
 
 def test_layers_in_a_row_have_a_cast_at_each_border_only(tmp_path: Path) -> None:
     program, found = opened(saved(tmp_path, CHAIN))
-    model = written(tmp_path, export_qdq(program, found, ranges(found, 60.0), fallback={"first", "second"}, settings=HALF))
+    model = written(
+        tmp_path, export_qdq(program, found, ranges(found, 60.0), fallback={"first", "second"}, settings=HALF)
+    )
     read = readers(model)
     assert read["first"] == ["fp16/x", "*", "*"]
     assert read["act"] == ["fp16/a"]
