@@ -111,5 +111,5 @@ def test_names_with_colons_and_spaces_are_tensors_like_any_other(tmp_path: Path)
 
 
 def test_the_cache_of_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="none of the model's 4 layers; .*'x'"):
+    with pytest.raises(InvalidInput, match=r"none of the model's 4 layers; .*'x'"):
         converted(tmp_path, {"data": 0.5})

@@ -11,7 +11,8 @@ from workers.exports.qdq_onnx import QdqSettings, export_qdq
 HALF = QdqSettings(half_fallback=True)
 CHAIN = """g (float[n,2,4,4] x) => (float[n,2,4,4] y, float[n,2,4,4] side)
 <float[2,2,1,1] w = {1,2,3,4}, float[2,2,1,1] v = {4,3,2,-9}, float[2] b = {1,2}, float[2,2,1,1] u = {1,0,0,1}>
-{ [first] a = Conv(x, w, b) [act] r = Relu(a) [second] c = Conv(r, v) [third] y = Conv(c, u) [soft] side = Softmax(r) }"""
+{ [first] a = Conv(x, w, b) [act] r = Relu(a) [second] c = Conv(r, v) [third] y = Conv(c, u)
+  [soft] side = Softmax(r) }"""
 
 
 def test_layers_in_a_row_have_a_cast_at_each_border_only(tmp_path: Path) -> None:

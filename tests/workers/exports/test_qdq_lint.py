@@ -30,22 +30,26 @@ def lint(body: str, more: str = "") -> list[Finding]:
 
 BAD = {
     "unsigned": (
-        "q = QuantizeLinear(x, s, u) d = DequantizeLinear(q, s, u) f = DequantizeLinear<axis=0>(w, ws, wz) y = Conv(d, f)",
+        "q = QuantizeLinear(x, s, u) d = DequantizeLinear(q, s, u) f = DequantizeLinear<axis=0>(w, ws, wz) "
+        "y = Conv(d, f)",
         "uint8 u = {0}",
         [(Rule.NOT_INT8, "QuantizeLinear_0")],
     ),
     "asymmetric": (
-        "q = QuantizeLinear(x, s, u) d = DequantizeLinear(q, s, u) f = DequantizeLinear<axis=0>(w, ws, wz) y = Conv(d, f)",
+        "q = QuantizeLinear(x, s, u) d = DequantizeLinear(q, s, u) f = DequantizeLinear<axis=0>(w, ws, wz) "
+        "y = Conv(d, f)",
         "int8 u = {3}",
         [(Rule.ASYMMETRIC, "QuantizeLinear_0")],
     ),
     "scale at run time": (
-        "q = QuantizeLinear(x, t, z) d = DequantizeLinear(q, t, z) f = DequantizeLinear<axis=0>(w, ws, wz) y = Conv(d, f)",
+        "q = QuantizeLinear(x, t, z) d = DequantizeLinear(q, t, z) f = DequantizeLinear<axis=0>(w, ws, wz) "
+        "y = Conv(d, f)",
         "",
         [(Rule.DYNAMIC_SCALE, "QuantizeLinear_0")],
     ),
     "scale of zero": (
-        "q = QuantizeLinear(x, u, z) d = DequantizeLinear(q, u, z) f = DequantizeLinear<axis=0>(w, ws, wz) y = Conv(d, f)",
+        "q = QuantizeLinear(x, u, z) d = DequantizeLinear(q, u, z) f = DequantizeLinear<axis=0>(w, ws, wz) "
+        "y = Conv(d, f)",
         "float u = {0}",
         [(Rule.BAD_SCALE, "QuantizeLinear_0")],
     ),

@@ -18,8 +18,8 @@ from workers.models.onnx_layers import Found
 from workers.models.onnx_qdq import insert_qdq, quantized_weight
 
 RESIDUAL = """g (float[n,2,4,4] x) => (float[n,2,4,4] y, float[n,2,4,4] z)
-<float[2,2,1,1] w = {1,2,3,4}, float[2,2,1,1] v = {4,3,2,-9}, float[2] b = {1,2}, float[2] s = {1,2}, float[2] m = {0,1},
- float[2] t = {1,4}>
+<float[2,2,1,1] w = {1,2,3,4}, float[2,2,1,1] v = {4,3,2,-9}, float[2] b = {1,2}, float[2] s = {1,2},
+ float[2] m = {0,1}, float[2] t = {1,4}>
 { [first] a = Conv(x, w, b) [bn] n1 = BatchNormalization(a, s, b, m, t) [act] r = Relu(n1)
   [second] c = Conv(r, v) [sum] d = Add(c, r) [end] y = Relu(d) [side] z = Sigmoid(r) }"""
 JOINED = """g (float[n,2,4,4] x) => (float[n,3,4,4] y, float[n,1,4,4] z)
