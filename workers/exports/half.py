@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from workers.exports.onnx_steps import STANDARD, reads_of
+from workers.exports.onnx_steps import STANDARD
 from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import declare_external
 from workers.models.onnx_names import fresh_prefix
@@ -39,6 +39,8 @@ def halved(
     model: onnx.ModelProto, weights: dict[str, Array], layers: Mapping[str, str], constants: Constants
 ) -> tuple[KeptFloat32, ...]:
     """Change the graph in place; ``weights`` gets the float16 ones. ``layers``: node in float32 → layer.
+
+    Each result is cast back under its own name; where nobody reads that, the cast is dead and the caller drops it.
 
     The graph's inputs and outputs keep their types. ``constants``: those of the graph before quantization.
     """
@@ -70,11 +72,8 @@ class _Halving:
             elif reason is None and (node.name in layers or self._follows(node)):
                 chosen.add(node.name)
                 self._made_half.update(node.output)
-        needed = {each.name for each in self._graph.output}
         for node in originals:
-            needed.update(reads_of(node) if node.name not in chosen else ())
-        for node in originals:
-            self._add(node, half=node.name in chosen, needed=needed)
+            self._add(node, half=node.name in chosen)
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
         return tuple(kept)
@@ -99,9 +98,11 @@ class _Halving:
     def _data(self, node: onnx.NodeProto) -> list[str]:
         """The inputs that share the operation's type; shapes, axes and pads are integers."""
         only_first = {"Reshape", "Squeeze", "Unsqueeze", "ReduceMean"}
+        if node.op_type == "Pad":
+            return [name for name in (node.input[0], *node.input[2:3]) if name]
         return [name for name in (node.input[:1] if node.op_type in only_first else node.input) if name]
 
-    def _add(self, node: onnx.NodeProto, *, half: bool, needed: set[str]) -> None:
+    def _add(self, node: onnx.NodeProto, *, half: bool) -> None:
         if not half:
             self._nodes.append(node)
             return
@@ -112,8 +113,7 @@ class _Halving:
         result = node.output[0]
         node.output[0] = self._halves[result] = f"{self._prefix}{result}"
         self._nodes.append(node)
-        if result in needed:
-            self._cast(self._halves[result], result, onnx.TensorProto.FLOAT)
+        self._cast(self._halves[result], result, onnx.TensorProto.FLOAT)
 
     def _half(self, name: str) -> str:
         """The float16 twin of a tensor, made at the first call; of anything but float32, the tensor itself."""

@@ -56,12 +56,15 @@ def test_a_weight_beyond_float16_keeps_its_layer_in_float32(tmp_path: Path) -> N
 
 
 def test_integer_inputs_and_shared_constants_stay_what_they_are(tmp_path: Path) -> None:
-    body = """g (float[n,2] x) => (float[n,1,2] y, float[n,2] z)
-    <float[2,2] w = {1,2,3,4}, float[2] k = {1,2}, int64[1] at = {1}>
-    { [mm] a = MatMul(x, w) [more] b = Add(a, k) [wide] y = Unsqueeze(b, at) [other] z = Mul(x, k) }"""
+    body = """g (float[n,2] x) => (float[n,1,2] y, float[n,2] z, float[n,4] o, float[n,2] m)
+    <float[2,2] w = {1,2,3,4}, float[2] k = {1,2}, int64[1] at = {1}, int64[4] pads = {0,1,0,1}, float five = {5}>
+    { [mm] a = MatMul(x, w) [more] b = Add(a, k) [mixed] m = Mul(a, x) [pad] o = Pad(b, pads, five)
+      [wide] y = Unsqueeze(b, at) [other] z = Mul(x, k) }"""
     program, found = opened(saved(tmp_path, body))
     model = written(tmp_path, export_qdq(program, found, {}, fallback={"mm"}, settings=HALF))
     assert readers(model)["more"] == ["fp16/a", "*"]
+    assert readers(model)["mixed"] == ["a", "x"]  # one operand is float32, and so is the product
+    assert readers(model)["pad"] == ["fp16/b", "*", "*"]
     kinds = {each.name: each.data_type for each in model.graph.initializer}
     assert kinds["k"] == onnx.TensorProto.FLOAT
     assert kinds["fp16/k"] == onnx.TensorProto.FLOAT16

@@ -27,6 +27,14 @@ def test_large_weights_lie_beside_the_model_and_run_the_same(tmp_path: Path, exp
     two = write_onnx(tmp_path / "two.onnx", export.model, export.weights, most_in_one_file=10)
     assert [each.name for each in two] == ["two.onnx", "two.onnx.data"]
     assert onnx.load(two[0]).graph.node == onnx.load(one).graph.node
+    entries = [
+        entry
+        for each in onnx.load(two[0], load_external_data=False).graph.initializer
+        for entry in each.external_data
+        if entry.key == "offset"
+    ]
+    assert len(entries) > 1
+    assert all(int(each.value) % 64 == 0 for each in entries)
     x = np.float32([[1, 2]])
     np.testing.assert_array_equal(run(two[0], x=x)["y"], run(one, x=x)["y"])
     assert open_model(two[0]).model.graph.initializer[0].name == export.model.graph.initializer[0].name

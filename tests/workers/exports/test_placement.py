@@ -63,5 +63,5 @@ def test_the_largest_range_of_a_group_is_that_of_all_and_the_change_is_named() -
 def test_two_ranges_of_one_tensor_become_one() -> None:
     edges = [QuantizedEdge("c:0", "c", "r", 2.0), QuantizedEdge("d:0", "d", "r", 3.0)]
     plan = plan_scales([], edges, set(), unify=True)
-    assert plan.amax == {"r": 3.0}
+    assert plan.amax == {"r": 3.0} == plan_scales([], edges[::-1], set(), unify=True).amax
     assert plan.rescaled == (Rescaled("c:0", "r", 3.0, 2.0, ("r",)),)

@@ -175,6 +175,11 @@ GOOD = {
         "rd = DequantizeLinear(rq, s2, z) y = Add(d, rd)",
         "",
     ),
+    "a branch that is read elsewhere too": (
+        f"{CONV} c = Conv(d, f) cq = QuantizeLinear(c, s, z) cd = DequantizeLinear(cq, s, z) a = Add(cd, d) e = Sin(c) "
+        "y = Sub(a, e)",
+        "",
+    ),
     "an average pool": (
         "q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = AveragePool<kernel_shape=[1,1]>(d)",
         "",
