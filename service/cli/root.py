@@ -8,7 +8,9 @@ import typer
 
 from service import __version__
 from service.cli import sweep
+from service.cli.convert import convert
 from service.cli.doctor import doctor
+from service.cli.lint_qdq import lint_qdq
 from service.cli.problems import Commands, read_settings
 from service.cli.run import run
 from service.cli.serve import api, serve
@@ -26,6 +28,8 @@ app.command()(serve)
 app.command()(api)
 app.command()(run)
 app.add_typer(sweep.app, name="sweep")
+app.command()(convert)
+app.command()(lint_qdq)
 app.command()(doctor)
 
 

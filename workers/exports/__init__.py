@@ -1,1 +1,1 @@
-"""The decision of a sweep as files that other tools take."""
+"""What a decision becomes for deployment: Q/DQ graphs and their check, calibration caches, lists for other tools."""

@@ -15,12 +15,23 @@ def scale_of(amax: float) -> np.float32:
     return np.float32(1.0) if amax <= SMALLEST_AMAX else np.float32(amax / LEVELS)
 
 
-def quantize(values: Floats, axis: int | None) -> tuple[Floats, Floats]:
-    """The levels, whole numbers in [-128, 127], and the scale that they are multiplied with to dequantize.
+def quantize(values: Floats, axis: int | None) -> tuple[npt.NDArray[np.int8], Floats]:
+    """The int8 levels of finite values, and the scale: shape (), or one for each index of ``axis``, which stays."""
+    levels, scale = _rounded(values, axis)
+    return levels.astype(np.int8), scale
 
-    One scale by the values' own largest magnitude, or one for each index of ``axis``; its shape broadcasts against
-    the levels. Halves round to even, as in ONNX's QuantizeLinear, TensorRT and PyTorch.
+
+def fake_quantize(values: Floats, axis: int | None) -> Floats:
+    """Round to 256 levels by the values' own largest magnitude: one scale, or one for each index of ``axis``.
+
+    Halves round to even, as in ONNX's QuantizeLinear, TensorRT and PyTorch.
     """
+    levels, scale = _rounded(values, axis)
+    dequantized: Floats = (levels * scale).astype(np.float32)
+    return dequantized
+
+
+def _rounded(values: Floats, axis: int | None) -> tuple[Floats, Floats]:
     magnitude = np.abs(values)
     if axis is None:
         amax = np.asarray(magnitude.max(initial=0.0))
@@ -28,11 +39,5 @@ def quantize(values: Floats, axis: int | None) -> tuple[Floats, Floats]:
         others = tuple(index for index in range(values.ndim) if index != axis % values.ndim)
         amax = magnitude.max(axis=others, keepdims=True, initial=0.0)
     scale = np.where(amax <= SMALLEST_AMAX, 1.0, amax / LEVELS).astype(np.float32)
-    return np.clip(np.rint(values / scale), -128, 127), scale
-
-
-def fake_quantize(values: Floats, axis: int | None) -> Floats:
-    """The same, dequantized."""
-    levels, scale = quantize(values, axis)
-    dequantized: Floats = (levels * scale).astype(np.float32)
-    return dequantized
+    levels: Floats = np.clip(np.rint(values / scale), -128, 127)
+    return levels, scale

@@ -97,7 +97,7 @@ def _int8_weight(name: str, found: Found, *, per_channel: bool) -> tuple[onnx.No
     attributes = {"axis": axis % value.ndim} if by_channel and axis is not None else {}
     scale = scale.reshape(-1 if by_channel else ())  # (output channels,) or ()
     values = [
-        numpy_helper.from_array(levels.astype(np.int8), f"{name}_int8"),
+        numpy_helper.from_array(levels, f"{name}_int8"),
         numpy_helper.from_array(scale, f"{name}_scale"),
         numpy_helper.from_array(np.zeros(scale.shape, dtype=np.int8), f"{name}_zero"),
     ]
