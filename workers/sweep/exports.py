@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from service.domain.results import Decision
 from service.inspection.formats import ModelFormat
@@ -17,17 +16,11 @@ from workers.exports import (
 )
 from workers.exports.mixed_precision import MixedPrecision
 from workers.exports.onnx_nodes import own_names
+from workers.sweep import mixed_onnx
 from workers.sweep.job import Job
+from workers.sweep.outcome import File
 
 TEXT, PYTHON, JSON = "text/plain; charset=utf-8", "text/x-python; charset=utf-8", "application/json"
-
-
-class File(NamedTuple):
-    """A file to download."""
-
-    name: str
-    media_type: str
-    content: bytes
 
 
 def files(job: Job, decision: Decision | None) -> tuple[File, ...]:
@@ -39,8 +32,9 @@ def files(job: Job, decision: Decision | None) -> tuple[File, ...]:
     fallback = frozenset(each.id for each in plan.layers) - int8
     mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights)
     path = job.context.blobs.path(job.model.sha256)
-    made = of_onnx(mixed, path) if job.model.format == ModelFormat.ONNX else of_torch(mixed, path)
-    return tuple(made)
+    if job.model.format != ModelFormat.ONNX:
+        return tuple(of_torch(mixed, path))
+    return (*of_onnx(mixed, path), *mixed_onnx.files(job, fallback))
 
 
 def of_onnx(mixed: MixedPrecision, path: Path) -> Iterator[File]:

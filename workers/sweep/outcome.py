@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
 from service.domain.states import UnitKind
@@ -89,6 +89,14 @@ class Decided:
 
     decision: Decision
     stopped: Mapping[str, str] = field(default_factory=dict)
+
+
+class File(NamedTuple):
+    """A file to download, before it is stored."""
+
+    name: str
+    media_type: str
+    content: bytes
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,10 @@ def test_an_onnx_model_leaves_the_files_of_tools_that_take_onnx(installation: In
     sweep_id = installation.sweep(budget={"max_drop": 100.0}, exclude=["first"])
     installation.run_until()
     found = artifacts(installation, sweep_id)
-    assert found.keys() - REPORT == {"trtexec.txt", "polygraphy_script.py", "onnxruntime.json", "names.json"}
+    assert found.keys() - REPORT == {
+        *("trtexec.txt", "polygraphy_script.py", "onnxruntime.json", "names.json"),
+        *("mixed.onnx", "mixed.json", "calibration.cache"),
+    }
     arguments = json.loads(found["onnxruntime.json"])["quantize_static"]
     assert arguments["nodes_to_exclude"] == ["first"]  # excluded layers stay in floating point too
     assert arguments["nodes_to_quantize"] == ["second"]

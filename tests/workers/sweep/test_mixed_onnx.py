@@ -1,0 +1,107 @@
+"""The graph that a sweep leaves computes what was verified."""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from service.domain.states import SweepState
+from service.store import sweeps
+from tests.workers.installation import Installation, answers, npz_bytes, onnx_bytes
+from workers.calibration.cache import CacheAlgorithm, read_cache
+
+SAMPLES = 48
+
+
+def left_by(installation: Installation, **settings: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
+    sweep_id = installation.sweep(metric={"name": "mse"}, **settings)
+    installation.run_until()
+    assert installation.state(sweep_id) is SweepState.SUCCEEDED, installation.row(sweep_id).problem
+    with installation.context.database.read() as session:
+        rows = sweeps.artifacts(session, sweep_id)
+    return {row.name: installation.context.blobs.read(row.sha256) for row in rows}, installation.report(sweep_id)
+
+
+def outputs(model: bytes, x: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    found: np.ndarray = session.run(None, {session.get_inputs()[0].name: x})[0]
+    return found
+
+
+def samples() -> Mapping[str, np.ndarray]:
+    return np.load(io.BytesIO(npz_bytes(SAMPLES)))
+
+
+@pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
+def test_the_files_metric_is_the_one_that_was_verified(installation: Installation, weights: str) -> None:
+    files, report = left_by(installation, budget={"max_drop": 100.0}, exclude=["first"], weights=weights)
+    x = samples()["x"]
+    mse = np.square(outputs(files["mixed.onnx"], x) - outputs(onnx_bytes(), x)).mean()
+    verified = report["decision"]["chosen"]["score"]["metric"]
+    assert mse > 0
+    assert mse == pytest.approx(verified["value"], rel=1e-4)
+    checks = json.loads(files["mixed.json"])
+    assert checks["int8"] == ["second"]
+    assert checks["rescaled"] == []
+    assert {each["rule"] for each in checks["lint"]} == ({"per-tensor-weight"} if weights == "per_tensor" else set())
+    assert checks["compared"]["samples"] == 32
+    assert checks["compared"]["simulated"]["scores"] < 1e-6
+    # integer kernels round the same levels, and add up in another order
+    assert checks["compared"]["fused"]["scores"] < 1e-2
+
+
+def test_the_graph_is_one_that_the_checker_takes_with_int8_weights(installation: Installation) -> None:
+    files, _ = left_by(installation, budget={"max_drop": 100.0}, exclude=["first"])
+    model = onnx.load_from_string(files["mixed.onnx"])
+    onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") == 1
+    assert kinds.count("DequantizeLinear") == 2
+    assert {onnx.numpy_helper.to_array(each).dtype for each in model.graph.initializer} >= {np.dtype(np.int8)}
+
+
+def test_the_cache_holds_the_scale_of_every_layers_input_under_the_tensors_name(installation: Installation) -> None:
+    files, report = left_by(installation, budget={"max_drop": 100.0})
+    cache = read_cache(files["calibration.cache"])
+    assert cache.algorithm is CacheAlgorithm.ENTROPY_2
+    amax = {edge: value for each in report["layers"] for edge, value in each["amax"].items()}
+    assert {each.tensor: each.amax for each in cache.entries} == {
+        "x": pytest.approx(amax["first:0"]),
+        "r": pytest.approx(amax["second:0"]),
+    }
+
+
+def test_a_file_that_differs_from_what_was_measured_says_by_how_much(installation: Installation) -> None:
+    """Two branches with ranges of their own meet in a Concat: the file gives both the larger one."""
+    network = """g (float[N,4] x) => (float[N,3] scores)
+    <float[4,4] a = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}, float one = {0.01}, float[3,8] b = {
+     1,0.5,-1,0.25,1,0.5,-1,0.25, -1,1,0.5,-0.25,1,1,1,1, 0.5,-1,1,0.125,-1,1,-1,1}>
+    { [small] s = Mul(x, one)
+      [left] l = Gemm <transB = 1> (s, a)
+      [right] r = Gemm <transB = 1> (x, a)
+      [joined] c = Concat <axis = 1> (l, r)
+      [also] d = Gemm <transB = 1> (l, a)
+      [last] e = Gemm <transB = 1> (c, b)
+      [sum] f = Slice (d, zero, three, axis)
+      [out] scores = Add(e, f) }"""
+    network = network.replace("float one", "int64[1] zero = {0}, int64[1] three = {3}, int64[1] axis = {1}, float one")
+    x = np.random.default_rng(0).normal(size=(SAMPLES, 4)).astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez(buffer, x=x, labels=answers(x))
+    files, _ = left_by(
+        installation,
+        model=installation.model(onnx_bytes(network)),
+        dataset=installation.dataset(buffer.getvalue()),
+        budget={"max_drop": 100.0},
+    )
+    checks = json.loads(files["mixed.json"])
+    (rescaled,) = [each for each in checks["rescaled"] if each["edge"] == "also:0"]
+    assert rescaled["amax"] > 10 * rescaled["before"]
+    assert checks["compared"]["simulated"]["scores"] > 1e-6
