@@ -28,6 +28,7 @@ bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.probe
+	$(BIN)/python -m benchmarks.calibration
 
 bench-peers: .venv/ready  ## other tools' sweeps beside ours on one network; makes an environment for each (7 GB in all)
 	$(BIN)/python -m benchmarks.peers
