@@ -1,4 +1,4 @@
-"""A worker without a queue that dies by SIGKILL twice in every phase of a sweep; then one that finishes it.
+"""A worker without a queue that dies by SIGKILL twice in every phase that a sweep has; then one that finishes it.
 
 Run as ``python -m tests.dying_worker SWEEP_ID`` with a worker's environment. Each life is a process of its own (a
 fork, which spares the imports). The deaths are at the two worst moments: when the unit is leased and nothing is done,
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from service.domain.settings import SweepSettings
 from service.domain.states import SweepState, UnitKind
 from service.settings import Settings
 from service.store import units
@@ -23,7 +24,9 @@ from workers.tasks import work
 
 
 def main(sweep_id: str) -> None:
-    for kind in PHASES:
+    with WorkerContext.open(Settings(), "looking").database.read() as session:
+        method = SweepSettings.model_validate(session.get_one(SweepRow, sweep_id).settings).method
+    for kind in (each for each in PHASES if each is not UnitKind.PROBE or method.probes):
         for arm in (die_before_the_work, die_in_the_commit):
             ended = life(sweep_id, kind, arm)
             if ended != -signal.SIGKILL:
