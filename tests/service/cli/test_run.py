@@ -12,6 +12,7 @@ DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 SCRIPT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from service.cli import main; main()"
 REPORTS = {"report.html", "report.json", "layers.csv", "fallback_layers.json"}
 EXPORTS = {"trtexec.txt", "polygraphy_script.py", "onnxruntime.json", "names.json"}
+DEPLOYED = {"mixed.onnx", "mixed.json", "calibration.cache"}
 
 
 def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -34,7 +35,7 @@ def test_a_run_prints_the_decision_and_writes_every_file(tmp_path: Path) -> None
     assert process.returncode == 0, errors
     assert "Fallback layers (" in output
     assert "Verified drop: " in output
-    assert {each.name for each in (tmp_path / "out").iterdir()} == REPORTS | EXPORTS
+    assert {each.name for each in (tmp_path / "out").iterdir()} == REPORTS | EXPORTS | DEPLOYED
 
 
 def test_a_sweep_that_fails_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
