@@ -3,6 +3,8 @@
 Fan-in is counted in rows: the worker that finishes the last unit of a phase queues the next phase.
 """
 
+from collections.abc import Mapping, Sequence
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -47,7 +49,8 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             if _still_open(session, sweep.id, UnitKind.PROBE):
                 return 0
             sweep.warnings = [*sweep.warnings, *outcome.warnings]
-            return _queue(session, sweep, Phase.MEASURE, _shard_units(sweep, UnitKind.MEASURE, len(CONTROLS)))
+            controls = _shard_units(sweep, UnitKind.MEASURE, sweep.plan["shards"], evaluations=len(CONTROLS))
+            return _queue(session, sweep, Phase.MEASURE, controls)
         case Measured():
             kind = UnitKind(outcome.kind)
             if _still_open(session, sweep.id, kind):
@@ -75,18 +78,8 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
     # a worker has it now, so the warning that none was running is void
     kept = [each for each in sweep.warnings if each["code"] != "no-worker"]
     sweep.warnings = [*kept, *outcome.warnings]
-    new = [
-        NewUnit(
-            UnitKind.CALIBRATE,
-            sweep.id,
-            sweep.backend,
-            ordinal=ordinal,
-            payload=shard.model_dump(),
-            cost=float(shard.stop - shard.start),
-        )
-        for ordinal, shard in enumerate(outcome.plan.calibration_shards)
-    ]
-    return _queue(session, sweep, Phase.CALIBRATE, new)
+    units = _shard_units(sweep, UnitKind.CALIBRATE, sweep.plan["calibration_shards"], evaluations=1)
+    return _queue(session, sweep, Phase.CALIBRATE, units)
 
 
 def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
@@ -94,13 +87,17 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     sweep.amax = {"amax": outcome.amax, "failed": outcome.failed, "statistics": statistics}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
     if SweepSettings.model_validate(sweep.settings).method.probes:
-        return _queue(session, sweep, Phase.PROBE, _shard_units(sweep, UnitKind.PROBE, PROBE_COST))
-    units = _shard_units(sweep, UnitKind.MEASURE, outcome.variants, shards=outcome.shards)
+        units = _shard_units(sweep, UnitKind.PROBE, sweep.plan["shards"], evaluations=PROBE_COST)
+        return _queue(session, sweep, Phase.PROBE, units)
+    shards = sweep.plan["shards"][: outcome.shards]
+    units = _shard_units(sweep, UnitKind.MEASURE, shards, evaluations=outcome.variants)
     return _queue(session, sweep, Phase.MEASURE, units)
 
 
-def _shard_units(sweep: SweepRow, kind: UnitKind, evaluations: int, *, shards: int | None = None) -> list[NewUnit]:
-    """One for each of the first ``shards``, None: of all; ``evaluations``: what each costs per sample."""
+def _shard_units(
+    sweep: SweepRow, kind: UnitKind, shards: Sequence[Mapping[str, int]], *, evaluations: int
+) -> list[NewUnit]:
+    """One for each stretch of samples; ``evaluations``: what each sample of it costs."""
     return [
         NewUnit(
             kind,
@@ -110,7 +107,7 @@ def _shard_units(sweep: SweepRow, kind: UnitKind, evaluations: int, *, shards: i
             payload=dict(shard),
             cost=float(evaluations * (shard["stop"] - shard["start"])),
         )
-        for ordinal, shard in enumerate(sweep.plan["shards"][:shards])
+        for ordinal, shard in enumerate(shards)
     ]
 
 
