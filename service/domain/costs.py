@@ -1,0 +1,76 @@
+"""What a decision weighs: what layers cost, what a change of precision between them costs, and who decides together."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from service.domain.layers import Frozen
+from service.domain.results import Interval
+
+
+class Precision(StrEnum):
+    """What a layer may run in."""
+
+    INT8 = "int8"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+class CostName(StrEnum):
+    """What is to be kept small.
+
+    ``layers``: the number of layers in floating point. ``macs``: multiply-accumulates in floating point, per sample.
+    ``weight_bytes``: bytes of all weights as stored. ``bops``: bit operations per sample, MACs × weight bits ×
+    activation bits (van Baalen et al., Bayesian Bits, NeurIPS 2020). ``latency``: seconds per sample, measured.
+    """
+
+    LAYERS = "layers"
+    MACS = "macs"
+    WEIGHT_BYTES = "weight_bytes"
+    BOPS = "bops"
+    LATENCY = "latency"
+
+
+class LayerCost(Frozen):
+    """What one layer costs. ``latency``: precision → measured seconds per sample; none where it was not measured."""
+
+    layer: str
+    macs: int | None
+    weights: int
+    latency: Mapping[Precision, Interval] = Field(default_factory=dict)
+
+
+class Boundary(Frozen):
+    """A tensor that flows from one layer to another, ``elements`` per sample.
+
+    Where only one of the two is in int8 somebody converts it: a quantize, a dequantize, or a cast. ``latency``:
+    measured seconds per sample of that conversion, None where it was not measured.
+    """
+
+    source: str
+    target: str
+    elements: int
+    latency: float | None = None
+
+
+class Group(Frozen):
+    """Layers (ids) that share one precision, and why.
+
+    ``shared_input``: they read the same tensor (Q, K and V of attention). ``residual_add``: the inputs of one addition.
+    ``concat``: branches of one concatenation, which an engine gives one scale. ``user``: asked for by a pattern.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    reason: Literal["shared_input", "residual_add", "concat", "user"]
+
+
+class CostModel(Frozen):
+    """All layers' costs, the boundaries between them, and the groups. ``measured_on``: the device of the latencies."""
+
+    layers: tuple[LayerCost, ...]
+    boundaries: tuple[Boundary, ...] = ()
+    groups: tuple[Group, ...] = ()
+    measured_on: str | None = None
