@@ -1,14 +1,30 @@
 """The settings of an installation, read once at start-up from ``QUANTSIEVE_*`` environment variables."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def _default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "quantsieve"
+
+
+def _cut(value: Any) -> Any:
+    return [each for each in value.split(os.pathsep) if each] if isinstance(value, str) else value
+
+
+def _absolute(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    for each in paths:
+        if not each.is_absolute():  # a loader looks for a bare name in folders that nobody named here
+            raise ValueError(f"{str(each)!r} is not an absolute path")
+    return paths
+
+
+Libraries = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_cut), AfterValidator(_absolute)]
+"""Absolute paths of shared libraries; in the environment separated like those of PATH."""
 
 
 class Settings(BaseSettings):
@@ -34,6 +50,12 @@ class Settings(BaseSettings):
     reconcile_seconds: Annotated[float, Field(gt=0)] = 5.0
     max_attempts: Annotated[int, Field(ge=1)] = 5
     device: str = Field(default="auto", description="Device of this worker: auto, cpu or cuda:<index>.")
+    custom_op_libraries: Libraries = Field(
+        default=(), description="ONNX Runtime custom-op libraries, for operators outside the standard domains."
+    )
+    tensorrt_plugin_libraries: Libraries = Field(
+        default=(), description="TensorRT plugin libraries with the same operators, for the TensorRT backend."
+    )
 
     @property
     def resolved_database_url(self) -> str:

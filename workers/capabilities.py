@@ -3,21 +3,46 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from service.broker import DATA_QUEUE
 from service.domain.settings import BackendName
-from workers.backends.protocol import Capability
+from workers.backends.protocol import Capability, LibraryState, PluginLibraries
 
 PROBE_TIMEOUT_SECONDS = 300
+TRIAL_TIMEOUT_SECONDS = 60
 
 
-def probe() -> list[Capability]:
-    """The capability of every backend; loads the runtimes into this process."""
+def probe(libraries: PluginLibraries) -> list[Capability]:
+    """The capability of every backend with its plugin libraries; loads the runtimes into this process.
+
+    Libraries are loaded into processes of their own: one that crashes takes nothing else with it.
+    """
     from workers.backends.registry import BACKENDS
 
-    return [backend().capability() for backend in BACKENDS.values()]
+    configured = {BackendName.ONNXRUNTIME: libraries.onnxruntime, BackendName.TENSORRT: libraries.tensorrt}
+    found = []
+    for backend in BACKENDS.values():
+        capability = backend().capability()
+        tried = tuple(_tried(capability, each) for each in configured.get(capability.backend, ()))
+        found.append(replace(capability, libraries=tried))
+    return found
+
+
+def _tried(capability: Capability, path: Path) -> LibraryState:
+    if not capability.available:
+        return LibraryState(str(path), None, f"not tried, since {capability.backend} cannot run here")
+    command = [sys.executable, "-P", "-m", "workers.backends.library_trial", capability.backend, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return LibraryState(str(path), None, f"it did not load within {TRIAL_TIMEOUT_SECONDS} s")
+    if done.returncode != 0:
+        return LibraryState(str(path), None, f"loading it ended the process with {done.returncode}")
+    # the last line: what a library itself prints comes before it
+    return LibraryState(**json.loads(done.stdout.strip().rpartition("\n")[2]))
 
 
 def probe_in_child() -> list[Capability]:
@@ -49,6 +74,7 @@ def from_document(document: dict[str, Any]) -> Capability:
         devices=tuple(document["devices"]),
         versions=document["versions"],
         reason=document["reason"],
+        libraries=tuple(LibraryState(**each) for each in document["libraries"]),
     )
 
 

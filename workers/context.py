@@ -6,6 +6,7 @@ from service.broker import Hints
 from service.settings import Settings
 from service.store.blobs import BlobStore
 from service.store.database import Database
+from workers.backends.protocol import PluginLibraries
 from workers.data.read_ahead import ReadAhead
 
 
@@ -22,6 +23,11 @@ class WorkerContext:
     hints: Hints
     worker_id: str
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
+
+    @property
+    def libraries(self) -> PluginLibraries:
+        """The plugin libraries that are set for this worker."""
+        return PluginLibraries(self.settings.custom_op_libraries, self.settings.tensorrt_plugin_libraries)
 
     @classmethod
     def open(cls, settings: Settings, worker_id: str) -> "WorkerContext":

@@ -20,9 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--queues", help="serve only these queues, comma separated")
     options = parser.parse_args(arguments)
     if options.capabilities:
+        from service.settings import Settings
+        from workers.backends.protocol import PluginLibraries
         from workers.capabilities import probe, to_document
 
-        print(json.dumps([to_document(each) for each in probe()]))
+        settings = Settings()
+        libraries = PluginLibraries(settings.custom_op_libraries, settings.tensorrt_plugin_libraries)
+        print(json.dumps([to_document(each) for each in probe(libraries)]))
         return
     if options.verify_tensorrt:
         print(json.dumps(_tensorrt_checks()))
@@ -44,6 +48,9 @@ def _serve(queues: str | None) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     capabilities = probe_in_child()
+    for library in (each for capability in capabilities for each in capability.libraries):
+        if library.reason is not None:
+            logging.warning("the plugin library %s is left out: %s", library.path, library.reason)
     # the presence thread of this process publishes them
     os.environ["QUANTSIEVE_CAPABILITIES"] = json.dumps([to_document(each) for each in capabilities])
     os.environ["QUANTSIEVE_WORKER_ID"] = new_id(Prefix.WORKER)

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
 class WorkerView(BaseModel):
-    """A worker by its last heartbeat. ``capabilities``: backend → available, devices, versions, reason."""
+    """A worker by its last heartbeat. ``capabilities``: backend → available, devices, versions, reason, libraries."""
 
     id: str
     host: str

@@ -57,6 +57,7 @@ def _backends(settings: Settings) -> list[Finding]:
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         return [("backends", False, f"the worker cannot be asked: {error}")]
     found = [(f"backend {each['backend']}", bool(each["available"]), _describe(each)) for each in capabilities]
+    found += [_library(each["backend"], library) for each in capabilities for library in each["libraries"]]
     known = {each["backend"] for each in capabilities}
     return found + [(f"backend {name}", False, "not in this version") for name in BackendName if name not in known]
 
@@ -101,6 +102,12 @@ def _describe(capability: dict[str, Any]) -> str:
     if not capability["available"]:
         return " · ".join(filter(None, [capability["reason"] or "not available", versions]))
     return f"on {', '.join(capability['devices'])} · {versions}"
+
+
+def _library(backend: str, library: dict[str, Any]) -> Finding:
+    reason = library["reason"]
+    state = f"SHA-256 {library['sha256'][:12]}…" if reason is None else f"left out: {reason}"
+    return (f"plugins {backend}", reason is None, f"{library['path']} · {state}")
 
 
 def _brokers(settings: Settings) -> list[Finding]:

@@ -15,6 +15,8 @@ class Operation(StrEnum):
     MATMUL = "MatMul"
     ADD = "Add"
     AVERAGE_POOL = "AveragePool"
+    PLUGIN = "Plugin"
+    """An operator that only a library of this installation knows; it computes in floating point."""
 
 
 class Frozen(BaseModel):
@@ -36,7 +38,8 @@ class Layer(Frozen):
 
     ``id`` is the node's own name and unique in the model; ``name`` is what people see: the module path
     (``layer1.0.conv1``; ``layer1.0.add`` for an operation without weights), the same in both model formats.
-    ``activations``: the activation edges that this layer quantizes, each ``"<layer id>:<input index>"``.
+    ``activations``: the activation edges that this layer quantizes, each ``"<layer id>:<input index>"``; of a plugin
+    those behind it too (``output_edge``).
     ``macs`` are per sample, ``weight_bytes`` in float32.
     """
 
@@ -49,6 +52,11 @@ class Layer(Frozen):
     output_shape: tuple[int, ...] | None = None
     macs: int | None = None
     weight_bytes: int = 0
+
+
+def output_edge(layer_id: str, index: int) -> str:
+    """The activation edge behind the ``index``-th output of a plugin."""
+    return f"{layer_id}=>{index}"
 
 
 class SkippedOperation(Frozen):

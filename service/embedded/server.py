@@ -145,7 +145,7 @@ def worker_environment(settings: Settings) -> dict[str, str]:
         variable = f"QUANTSIEVE_{name.upper()}"
         environment.pop(variable, None)
         if value is not None:
-            environment[variable] = str(value)
+            environment[variable] = os.pathsep.join(value) if isinstance(value, list) else str(value)
     root = str(Path(__file__).resolve().parents[2])
     if root not in site.getsitepackages():
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))

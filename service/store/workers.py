@@ -16,7 +16,7 @@ FORGOTTEN_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker says of itself; ``capabilities``: backend → available, devices, versions, reason."""
+    """What a worker says of itself; ``capabilities``: backend → available, devices, versions, reason, libraries."""
 
     worker_id: str
     host: str

@@ -28,13 +28,14 @@ def read_model(path: Path, settings: OpenSettings) -> ReadModel:
     from workers.models.onnx_graph import read_onnx
     from workers.models.onnx_layers import LayerFinder
 
-    program = read_onnx(path, fuse_bn=settings.fuse_bn)
+    program = read_onnx(path, fuse_bn=settings.fuse_bn, libraries=settings.libraries.onnxruntime)
     finder = LayerFinder(program)
     found = finder.find()
     skipped = tuple(finder.skipped)
     if not found:
         why = f"; for example {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise RejectedFile(
-            f"the model has no quantizable layer (Conv, Gemm, MatMul, residual Add, AveragePool) in float32{why}"
+            "the model has no quantizable layer (Conv, Gemm, MatMul, residual Add, AveragePool, plugin) in float32"
+            f"{why}"
         )
     return ReadModel(program, found, skipped)

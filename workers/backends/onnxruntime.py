@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from service.domain.errors import InvalidInput, RejectedFile, Unavailable, first_line
-from service.domain.layers import Variant
+from service.domain.layers import Variant, output_edge
 from service.domain.settings import BackendName, WeightGranularity
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.onnx_tree import OnnxTree, all_finite, run
@@ -83,8 +83,12 @@ class OnnxModel:
         import onnxruntime
 
         from workers.models.onnx_cuts import Cuts
+        from workers.models.onnx_libraries import contents
+        from workers.models.onnx_plugins import plugins_of
 
         program, found = read.program, read.found
+        # a model of standard operators has nothing to do with them
+        self._libraries = settings.libraries.onnxruntime if any(plugins_of(program.skeleton.graph)) else ()
         self.facts = ModelFacts(
             inputs=program.inputs,
             outputs=program.outputs,
@@ -92,6 +96,7 @@ class OnnxModel:
             skipped=read.skipped,
             folded_batch_norms=program.folded_batch_norms,
             batch_size=program.batch_size,
+            libraries=contents(self._libraries),
         )
         self._runtime = onnxruntime
         self._settings = settings
@@ -131,8 +136,11 @@ class OnnxModel:
         nodes = {node.name: node for node in self._program.skeleton.graph.node}
         edges: dict[str, list[str]] = {}
         for found in self._found.values():
+            node = nodes[found.node]
             for index in found.operands:
-                edges.setdefault(nodes[found.node].input[index], []).append(f"{found.layer.id}:{index}")
+                edges.setdefault(node.input[index], []).append(f"{found.layer.id}:{index}")
+            for index in found.outputs:
+                edges.setdefault(node.output[index], []).append(output_edge(found.layer.id, index))
         inputs = {each.name for each in self.facts.inputs}
         fetched = [name for name in edges if name not in inputs]
         session = self._session(with_outputs(self._program.skeleton, fetched), {})
@@ -172,7 +180,8 @@ class OnnxModel:
                 added = {name: self._int8_weight(each) for name, each in made.weights.items()}
                 session = session or self._session(made.model, added)
                 sums = self._sums(session, batch)
-                found = {each: OutputError(sums[names[each, SIGNAL]], sums[names[each, NOISE]]) for each in usable}
+                parts = {key: sum(sums[name] for name in each) for key, each in names.items()}
+                found = {each: OutputError(parts[each, SIGNAL], parts[each, NOISE]) for each in usable}
             except self.errors as error:
                 found = {each: OutputError(0.0, 0.0, first_line(error)) for each in usable}
             yield broken | found
@@ -265,6 +274,7 @@ class OnnxModel:
 
     def _session(self, model: "onnx.ModelProto", added: Mapping[str, Any]) -> Any:
         from workers.models.onnx_graph import without_unused
+        from workers.models.onnx_libraries import register
 
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -272,6 +282,7 @@ class OnnxModel:
         options.log_severity_level = 3
         # fake quantization stays what it says: no fusing of Q/DQ into integer kernels
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        register(options, self._libraries)  # what does not load was told when the model was read
         model = without_unused(model)
         values = {**self._values, **added}
         external = [each.name for each in model.graph.initializer if each.name in values]

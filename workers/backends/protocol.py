@@ -1,7 +1,7 @@
 """What every backend offers: open a model on a device, name its layers, observe its activations, run its variants."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,14 @@ Tensors = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
+class PluginLibraries:
+    """Where operators outside the standard domains come from, for each runtime: paths that an installation sets."""
+
+    onnxruntime: tuple[Path, ...] = ()
+    tensorrt: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class OpenSettings:
     """How a model is opened. ``device``: ``cpu`` or ``cuda:<index>``.
 
@@ -33,6 +41,7 @@ class OpenSettings:
     device: str = "cpu"
     segments: int | None = None
     implicit_int8: bool = False
+    libraries: PluginLibraries = PluginLibraries()
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,27 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class LibraryState:
+    """A configured plugin library. ``reason``: why it cannot be loaded; None where it was, and ``sha256`` is known."""
+
+    path: str
+    sha256: str | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Capability:
-    """Whether this machine can run a backend: the devices, the library versions, or the reason why not."""
+    """Whether this machine can run a backend: the devices, the library versions, or the reason why not.
+
+    ``libraries``: the plugin libraries that are configured for it; it runs without those that do not load.
+    """
 
     backend: BackendName
     available: bool
     devices: tuple[str, ...]
     versions: Mapping[str, str]
     reason: str | None = None
+    libraries: tuple[LibraryState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,7 @@ class ModelFacts:
     ``batch_size`` is the only one that the model takes, None where it takes any: smaller batches are filled up.
     ``live_bytes``: the most that the tensors of one sample take at once in a plain run; None where it is not known.
     ``cost_per_layer``: a variant costs more to prepare (an engine's build) than to run on a shard.
+    ``libraries``: SHA-256 → file name of the plugin libraries that it may use; none where its operators are standard.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -73,6 +96,7 @@ class ModelFacts:
     batch_size: int | None
     live_bytes: int | None = None
     cost_per_layer: bool = False
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +116,7 @@ class OutOfMemory(Exception):
 
 
 Observe = Callable[[str, Array], None]
-"""Called with an activation edge (``"<layer id>:<input index>"``) and the tensor that flows there in fp32."""
+"""Called with an activation edge (as ``Layer.activations`` names it) and the tensor that flows there in fp32."""
 
 
 class OpenedModel(Protocol):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.domain.errors import InvalidInput, QuantsieveError
+from service.settings import Settings
 from workers.calibration.cache import CacheAlgorithm, CalibrationCache, read_cache, write_cache
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _from_cache(options: argparse.Namespace) -> int:
 
     path = _existing(options.model, "MODEL")
     cache = _cache(options.cache)
-    program = read_onnx(path, fuse_bn=True)
+    program = read_onnx(path, fuse_bn=True, libraries=Settings().custom_op_libraries)
     aliases = folded_names(original_graph(path))
     settings = QdqSettings(transposed_axis=options.transposed_axis, half_fallback=options.half)
     made = from_cache(program, LayerFinder(program).find(), cache, aliases=aliases, settings=settings)

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 
 from service.domain.errors import InvalidInput
+from service.domain.layers import output_edge
 from service.inspection.formats import quoted
 from workers.calibration.cache import CacheEntry, CalibrationCache
-from workers.exports.onnx_steps import is_plugin
-from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq, output_edge
+from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq
 from workers.models.onnx_graph import OnnxProgram
 from workers.models.onnx_layers import Found
 
@@ -89,8 +89,7 @@ class _Lookup:
     def ranges(self, found: Found, node: onnx.NodeProto) -> tuple[dict[str, float], str | None]:
         """The ranges of a layer's edges; or why it has not got them all."""
         edges = {f"{found.layer.id}:{index}": node.input[index] for index in found.operands}
-        if is_plugin(node):
-            edges |= {output_edge(found.layer.id, index): name for index, name in enumerate(node.output) if name}
+        edges |= {output_edge(found.layer.id, index): node.output[index] for index in found.quantized_outputs}
         entries = {edge: self._entry(tensor) for edge, tensor in edges.items()}
         for edge, entry in entries.items():
             if entry is None:

@@ -15,6 +15,7 @@ from workers.exports.onnx_steps import STANDARD
 from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import declare_external
 from workers.models.onnx_names import fresh_prefix
+from workers.models.onnx_plugins import is_plugin
 from workers.models.onnx_walk import all_names, inner_graphs
 
 Array = npt.NDArray[np.generic]
@@ -85,6 +86,8 @@ class _Halving:
     def _obstacle(self, node: onnx.NodeProto) -> str | None:
         if any(np.abs(value).max(initial=0.0) > LARGEST_HALF for value in self._floats(node)):
             return f"a constant that it reads is beyond {LARGEST_HALF:g}, the largest float16"
+        if is_plugin(node):
+            return "it is a plugin, which may take float32 alone"
         if any(inner_graphs(node)) or len(node.output) != 1:
             return "it has inner graphs or several outputs"
         return None

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import onnx
 
 from workers.exports.lint_rules import Finding, Rule
-from workers.exports.onnx_steps import is_plugin
 from workers.exports.pairs import QdqGraph, Quantizer
+from workers.models.onnx_plugins import is_plugin
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 ACTIVATION_NAMES = "Relu LeakyRelu PRelu Elu Selu Clip Sigmoid HardSigmoid HardSwish Tanh Gelu Mish Softplus Swish"

@@ -12,11 +12,6 @@ STANDARD = frozenset({"", "ai.onnx"})
 ONLY_FIRST = MOVES | {"MaxPool"}  # their other inputs are shapes and axes
 
 
-def is_plugin(node: onnx.NodeProto) -> bool:
-    """Whether the operator is of a domain that neither ONNX nor ONNX Runtime defines."""
-    return node.domain not in STANDARD | {"ai.onnx.ml", "com.microsoft"}
-
-
 def reads_of(node: onnx.NodeProto) -> Iterator[str]:
     """What a node reads, the bodies of control flow included."""
     yield from (name for name in node.input if name)

@@ -18,12 +18,18 @@ ONNX_TYPES = {
     Operation.MATMUL: ("MatMul",),
     Operation.ADD: ("Add",),
     Operation.AVERAGE_POOL: ("AveragePool", "GlobalAveragePool", "ReduceMean"),
+    Operation.PLUGIN: (),
 }
+NO_PLUGINS = "quantize_static quantizes operators of the standard domains only"
 DIFFERENCES = (
     "quantize_static quantizes tensors: what reads the same tensor as a layer in int8 reads it quantized too, a "
     "fallback layer included; the sweep quantized it for the layers in int8 alone",
     "quantize_static quantizes both inputs of an Add; the sweep quantized the skip branch alone",
     "the ranges come from the calibration reader that you give, not from the sweep",
+)
+PLUGINS_DIFFER = (
+    "quantize_static runs the model in sessions that are given no custom-op library: it takes no model with plugins, "
+    "so take mixed.onnx in its place"
 )
 # quantize_static takes an empty nodes_to_quantize for all nodes, so that nothing in int8 is no question for it
 SNIPPET = '''\
@@ -52,7 +58,10 @@ def quantize(model, quantized, calibration_reader, decision="onnxruntime.json"):
 
 def document(mixed: MixedPrecision, nodes: Collection[str]) -> dict[str, Any]:
     """The arguments, how to give them, and what they leave open. ``nodes``: node names that stand in the file once."""
-    int8, floating = addressed(mixed.int8, nodes), addressed(mixed.floating, nodes)
+    plugins = [each for each in mixed.layers if each.op is Operation.PLUGIN]
+    int8 = addressed([each for each in mixed.int8 if each not in plugins], nodes)
+    floating = addressed([each for each in mixed.floating if each not in plugins], nodes)
+    absent = [*int8.unnamed, *floating.unnamed, *((each.name, NO_PLUGINS) for each in plugins)]
     types = sorted({name for layer in mixed.int8 for name in ONNX_TYPES[layer.op]})
     return {
         "schema_version": SCHEMA_VERSION,
@@ -69,8 +78,8 @@ def document(mixed: MixedPrecision, nodes: Collection[str]) -> dict[str, Any]:
                 "ForceQuantizeNoInputCheck": True,  # else an average pool is quantized behind another layer only
             },
         },
-        "not_addressable": [{"layer": name, "reason": reason} for name, reason in (*int8.unnamed, *floating.unnamed)],
-        "differences": list(DIFFERENCES),
+        "not_addressable": [{"layer": name, "reason": reason} for name, reason in absent],
+        "differences": [*DIFFERENCES, *([PLUGINS_DIFFER] if plugins else [])],
         "snippet": SNIPPET,
     }
 

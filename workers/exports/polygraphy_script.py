@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from service.domain.layers import Operation
 from workers.exports.mixed_precision import MixedPrecision
 from workers.exports.onnx_nodes import addressed
 from workers.exports.quoting import comments, filled, listed, shown
@@ -48,4 +49,6 @@ def to_script(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
     """The script. ``nodes``: the node names that stand in the ONNX file once."""
     found = addressed(mixed.floating, nodes)
     warning = [f"{shown(name)} is to stay in floating point, but is not here: {why}" for name, why in found.unnamed]
+    if any(each.op is Operation.PLUGIN for each in mixed.layers):
+        warning.append("The model has plugins: give polygraphy their library too, with --plugins <library>.")
     return filled(TEMPLATE, warning=comments(warning), names=listed(found.names))

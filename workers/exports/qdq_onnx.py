@@ -16,10 +16,10 @@ import onnx
 from onnx import numpy_helper
 
 from service.domain.errors import InvalidInput
-from service.domain.layers import Operation
+from service.domain.layers import Operation, output_edge
 from service.inspection.formats import quoted
 from workers.exports.half import KeptFloat32, halved
-from workers.exports.onnx_steps import is_plugin, live_nodes, steps_of
+from workers.exports.onnx_steps import live_nodes, reads_of, steps_of
 from workers.exports.scales import QuantizedEdge, Rescaled, ScalePlan, plan_scales
 from workers.models.fake_quant import quantize, scale_of
 from workers.models.onnx_constants import Constants
@@ -58,11 +58,6 @@ class QdqExport:
     int8: tuple[str, ...]
     rescaled: tuple[Rescaled, ...] = ()
     kept_float32: tuple[KeptFloat32, ...] = ()
-
-
-def output_edge(layer_id: str, index: int) -> str:
-    """The name of the ``index``-th output of a plugin, in the ranges that ``export_qdq`` takes."""
-    return f"{layer_id}=>{index}"
 
 
 def export_qdq(
@@ -109,15 +104,14 @@ def _plugin_outputs(
 ) -> list[QuantizedEdge]:
     """The edges behind quantized plugins, as each of their readers sees them."""
     edges = []
-    given_out = {each.name for each in graph.output}
     for node in graph.node:
-        if node.name not in chosen or not is_plugin(node):
+        if node.name not in chosen:
             continue
-        for index, tensor in enumerate(node.output):
-            edge = output_edge(chosen[node.name].layer.id, index)
-            readers = [each.name for each in graph.node if tensor in each.input]
-            if tensor and tensor not in given_out:
-                edges += [QuantizedEdge(edge, reader, tensor, _range(amax, edge)) for reader in readers]
+        found = chosen[node.name]
+        for index in found.quantized_outputs:
+            edge, tensor = output_edge(found.layer.id, index), node.output[index]
+            readers = [each.name for each in graph.node if tensor in set(reads_of(each))]
+            edges += [QuantizedEdge(edge, reader, tensor, _range(amax, edge)) for reader in readers]
     return edges
 
 
@@ -142,7 +136,6 @@ class _Graph:
         self.weights: dict[str, Array] = dict(program.weights)
         names = all_names(program.skeleton.graph)
         self._prefix, self._weight_prefix = fresh_prefix(names, "int8/"), fresh_prefix(names, "int8_weight/")
-        self._given_out = {each.name for each in self._graph.output}
         self._plan = plan
         self._settings = settings
         self._pairs: dict[str, str] = {}
@@ -159,7 +152,7 @@ class _Graph:
             node.input[index] = self._pair(node.input[index])
         if found.weight is not None:
             node.input[found.weight[0]] = self._weight(node.input[found.weight[0]], found)
-        behind = self._raw_outputs(node) if is_plugin(node) else {}
+        behind = self._raw_outputs(node, found)
         self._graph.node.append(node)
         for tensor, raw in behind.items():
             self._add_pair(tensor, raw, tensor)
@@ -172,12 +165,13 @@ class _Graph:
             self._add_pair(tensor, tensor, self._pairs[tensor])
         return self._pairs[tensor]
 
-    def _raw_outputs(self, plugin: onnx.NodeProto) -> dict[str, str]:
+    def _raw_outputs(self, node: onnx.NodeProto, found: Found) -> dict[str, str]:
         """Rename the outputs that get a pair behind them; tensor → its name before quantization."""
         renamed = {}
-        for index, tensor in enumerate(plugin.output):
-            if tensor in self._plan.amax and tensor not in self._given_out:
-                plugin.output[index] = renamed[tensor] = f"{self._prefix}{tensor}_raw"
+        for index in found.quantized_outputs:
+            tensor = node.output[index]
+            if tensor in self._plan.amax:  # else nobody reads it
+                node.output[index] = renamed[tensor] = f"{self._prefix}{tensor}_raw"
         return renamed
 
     def _add_pair(self, tensor: str, source: str, result: str) -> None:

@@ -8,6 +8,7 @@ cannot be given. A list with one of them would be refused as a whole, or would m
 import shlex
 from collections.abc import Collection
 
+from service.domain.layers import Operation
 from workers.exports.mixed_precision import MixedPrecision
 from workers.exports.onnx_nodes import addressed
 from workers.exports.quoting import comments, shown
@@ -27,13 +28,16 @@ ABOUT = (
     "No TensorRT engine was built from this file: the flags follow the documentation and the source of trtexec.",
 )
 
+PLUGINS = ["", "The model has plugins: give trtexec their library too, with --dynamicPlugins=<library>."]
+
 
 def to_text(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
     """A command line for a POSIX shell, under comments. ``nodes``: the node names that stand in the file once."""
     found = addressed(mixed.floating, nodes)
     names = [name for name in found.names if _expressible(name)]
     inexpressible = [(name, INEXPRESSIBLE) for name in found.names if not _expressible(name)]
-    said = [*ABOUT, *_warning([*found.unnamed, *inexpressible])]
+    plugins = PLUGINS if any(each.op is Operation.PLUGIN for each in mixed.layers) else []
+    said = [*ABOUT, *plugins, *_warning([*found.unnamed, *inexpressible])]
     words = ["trtexec", "--onnx=model.onnx", "--int8", "--fp16", "--calib=calibration.cache", *_constraints(names)]
     command = " \\\n  ".join(shlex.quote(word) for word in words)
     return f"{comments(said)}{command}\n".encode()

@@ -8,6 +8,7 @@ import onnx
 from onnx import numpy_helper
 
 from workers.models.onnx_names import fresh_prefix
+from workers.models.onnx_plugins import operator_of
 from workers.models.onnx_walk import all_names, count_readers
 
 Doubles = npt.NDArray[np.float64]
@@ -20,7 +21,7 @@ def fold_batch_norms(graph: onnx.GraphProto) -> int:
     makers = {node.output[0]: node for node in graph.node}
     count = 0
     for norm in list(graph.node):
-        maker = makers.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
+        maker = makers.get(norm.input[0]) if operator_of(norm) == "BatchNormalization" else None
         if maker is None or readers[maker.output[0]] != 1 or not _can_take(maker, norm, constants, readers):
             continue
         constants |= _fold(graph, maker, norm, constants)
@@ -33,7 +34,9 @@ def fold_batch_norms(graph: onnx.GraphProto) -> int:
 def _can_take(
     maker: onnx.NodeProto, norm: onnx.NodeProto, constants: dict[str, onnx.TensorProto], readers: Counter[str]
 ) -> bool:
-    if maker.op_type not in {"Conv", "ConvTranspose", "Gemm"} or any(name not in constants for name in norm.input[1:]):
+    if operator_of(maker) not in {"Conv", "ConvTranspose", "Gemm"} or any(
+        name not in constants for name in norm.input[1:]
+    ):
         return False
     if len(norm.output) != 1 or any(each.name == "training_mode" and each.i for each in norm.attribute):
         return False
@@ -42,9 +45,9 @@ def _can_take(
     if any(constants[name].data_type != onnx.TensorProto.FLOAT for name in (*maker.input[1:], *norm.input[1:]) if name):
         return False
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in maker.attribute}
-    if maker.op_type == "ConvTranspose":
+    if operator_of(maker) == "ConvTranspose":
         return bool(attributes.get("group", 1) == 1)
-    if maker.op_type == "Gemm":
+    if operator_of(maker) == "Gemm":
         return bool(attributes.get("alpha", 1.0) == 1.0 and attributes.get("beta", 1.0) == 1.0)
     return True
 
@@ -77,10 +80,10 @@ def _fold(
 
 
 def _channel_axis(maker: onnx.NodeProto) -> int:
-    if maker.op_type == "Gemm":
+    if operator_of(maker) == "Gemm":
         transposed = any(each.name == "transB" and each.i for each in maker.attribute)
         return 0 if transposed else 1
-    return 1 if maker.op_type == "ConvTranspose" else 0
+    return 1 if operator_of(maker) == "ConvTranspose" else 0
 
 
 def _value(tensor: onnx.TensorProto) -> Doubles:

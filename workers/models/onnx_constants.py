@@ -9,6 +9,8 @@ import onnx
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from workers.models.onnx_plugins import operator_of
+
 Array = npt.NDArray[np.generic]
 
 # none of these makes a tensor larger, so a small file cannot ask for much memory
@@ -25,7 +27,7 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
     """Replace Constant nodes by initializers, so that both are one thing from here on. Strings stay as they are."""
     kept = []
     for node in graph.node:
-        tensor = _constant_tensor(node) if node.op_type == "Constant" else None
+        tensor = _constant_tensor(node) if operator_of(node) == "Constant" else None
         if tensor is None:
             kept.append(node.SerializeToString())
         else:
@@ -59,7 +61,7 @@ class Constants:
         }
         self._sources = {name: name for name in self._values}
         for node in model.graph.node:
-            if node.op_type in VIEWS and all(name in self._values for name in node.input if name):
+            if operator_of(node) in VIEWS and all(name in self._values for name in node.input if name):
                 self._add_view(node)
 
     def value(self, name: str) -> Array | None:
@@ -76,9 +78,9 @@ class Constants:
     def _add_view(self, node: onnx.NodeProto) -> None:
         data = self._values[node.input[0]]
         results: list[Any]
-        if node.op_type == "Identity":
+        if operator_of(node) == "Identity":
             results = [data]
-        elif node.op_type == "Transpose":
+        elif operator_of(node) == "Transpose":
             order = next((list(each.ints) for each in node.attribute if each.name == "perm"), None)
             results = [np.transpose(data, order)]
         else:

@@ -1,6 +1,7 @@
 """Reads an ONNX file into a light graph and its weights apart, so that variants of it are cheap to make."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from service.inspection.formats import quoted
 from workers.models.onnx_archive import external_tensors, location_of, refuse_undecodable, unpacked
 from workers.models.onnx_batch_norm import fold_batch_norms
 from workers.models.onnx_constants import constants_to_initializers
+from workers.models.onnx_libraries import SETTING
 from workers.models.onnx_names import name_nodes
+from workers.models.onnx_plugin_types import declare_plugin_tensors
+from workers.models.onnx_plugins import operator_of, plugins_of
 from workers.models.onnx_walk import all_nodes, all_tensors, count_readers
 
 Array = npt.NDArray[np.generic]
 
 OLDEST_OPSET = 13  # per-channel QuantizeLinear came with it
-KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
 HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
@@ -44,18 +47,21 @@ class OnnxProgram:
     folded_batch_norms: int
 
 
-def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
-    """Open the file; raises RejectedFile that says what is wrong."""
+def read_onnx(path: Path, *, fuse_bn: bool, libraries: Sequence[Path] = ()) -> OnnxProgram:
+    """Open the file; raises RejectedFile that says what is wrong.
+
+    ``libraries``: custom-op libraries of ONNX Runtime, for operators outside the standard domains.
+    """
     model = _load(path)
     _fix_inputs(model)
     name_nodes(model.graph)
-    _refuse(model)
+    _refuse(model, libraries)
     constants_to_initializers(model.graph)
     _refuse_halves(model.graph)
     folded = fold_batch_norms(model.graph) if fuse_bn else 0
     weights = _take_weights(model.graph)
     try:
-        skeleton = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        skeleton = _with_shapes(model, weights, libraries)
     except onnx.shape_inference.InferenceError as error:
         raise RejectedFile(
             f"the shapes of the ONNX graph do not fit together: {first_line(error, most=300)}"
@@ -65,6 +71,14 @@ def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
     if not inputs or not outputs:
         raise RejectedFile("the ONNX graph has no input or no output")
     return OnnxProgram(skeleton, weights, inputs, outputs, _batch_size(inputs), folded)
+
+
+def _with_shapes(model: onnx.ModelProto, weights: dict[str, Array], libraries: Sequence[Path]) -> onnx.ModelProto:
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    if not any(plugins_of(inferred.graph)):
+        return inferred
+    declare_plugin_tensors(inferred, weights, libraries)
+    return onnx.shape_inference.infer_shapes(inferred, data_prop=True)  # what follows the plugins
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -119,13 +133,17 @@ def _check_length(tensor: onnx.TensorProto) -> None:
         ) from error
 
 
-def _refuse(model: onnx.ModelProto) -> None:
+def _refuse(model: onnx.ModelProto, libraries: Sequence[Path]) -> None:
     opset = next((each.version for each in model.opset_import if each.domain in {"", "ai.onnx"}), 0)
     if opset < OLDEST_OPSET:
         raise RejectedFile(f"the model uses ONNX opset {opset}; {OLDEST_OPSET} or later is needed: export it again")
+    plugin = next(plugins_of(model.graph), None)
+    if plugin is not None and not libraries:
+        raise RejectedFile(
+            f"operator {operator_of(plugin)} (node {quoted(plugin.name)}) is in none of the standard domains; the "
+            f"operator of this service can install its library on the workers and name it in {SETTING}"
+        )
     for node in all_nodes(model.graph):
-        if node.domain not in KNOWN_DOMAINS:
-            raise RejectedFile(f"operator {node.domain}::{node.op_type} (node {node.name!r}) is not a standard one")
         if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
             raise RejectedFile(
                 f"the model is quantized already (node {node.name!r}, {node.op_type}); upload the fp32 one"

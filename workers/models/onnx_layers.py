@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from service.domain.layers import Layer, Operation, SkippedOperation
+from service.domain.layers import Layer, Operation, SkippedOperation, output_edge
 from workers.models.names import Names
 from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import OnnxProgram
 from workers.models.onnx_names import module_scope
+from workers.models.onnx_plugins import is_plugin, operator_of
 from workers.models.onnx_walk import all_nodes, count_readers, inner_graphs
 from workers.models.residual import Operand, is_residual, quantized_operands
 
@@ -39,12 +40,16 @@ class Found:
     """A layer and its node. ``operands``: indices of the quantized activation inputs.
 
     ``weight``: index of the constant input, its value, and the axis of its output channels (None: one scale for all).
+    ``outputs``: of a plugin, indices of the outputs that have a range; ``quantized_outputs``: those of them that are
+    quantized with it, which all are but for outputs of the graph.
     """
 
     layer: Layer
     node: str
     operands: tuple[int, ...]
     weight: tuple[int, Array, int | None] | None = None
+    outputs: tuple[int, ...] = ()
+    quantized_outputs: tuple[int, ...] = ()
 
 
 class LayerFinder:
@@ -58,6 +63,7 @@ class LayerFinder:
         self._makers = {name: node for node in graph.node for name in node.output}
         self._order = {node.name: index for index, node in enumerate(graph.node)}
         self._readers = count_readers(graph)
+        self._given_out = {each.name for each in graph.output}
         declared = (*graph.value_info, *graph.input, *graph.output)
         self._shapes = {each.name: _dims(each) for each in declared}
         self._types = {each.name: each.type.tensor_type.elem_type for each in declared}
@@ -79,22 +85,25 @@ class LayerFinder:
         if any(inner_graphs(node)):
             self._skip_inner(node)
             return None
-        if node.op_type in OPERATIONS:
+        if is_plugin(node):
+            return self._plugin(node)
+        if operator_of(node) in OPERATIONS:
             return self._with_weight(node)
-        if node.op_type == "MatMul":
+        if operator_of(node) == "MatMul":
             return self._product(node)
-        if node.op_type == "Add":
+        if operator_of(node) == "Add":
             return self._addition(node)
-        if node.op_type in POOLS or self._is_spatial_mean(node):
+        if operator_of(node) in POOLS or self._is_spatial_mean(node):
             return self._make(node, Operation.AVERAGE_POOL, (0,))
         return None
 
     def _skip_inner(self, node: onnx.NodeProto) -> None:
         inside = (each for inner in inner_graphs(node) for each in all_nodes(inner))
         for each in inside:
-            if each.op_type in WEIGHTED | POOLS:
+            if operator_of(each) in WEIGHTED | POOLS or is_plugin(each):
                 self._skip(
-                    f"{node.name}/{each.name or each.op_type}", f"it is inside the {node.op_type} node {node.name!r}"
+                    f"{node.name}/{each.name or operator_of(each)}",
+                    f"it is inside the {operator_of(node)} node {node.name!r}",
                 )
 
     def _skip(self, name: str, reason: str) -> None:
@@ -102,7 +111,7 @@ class LayerFinder:
 
     def _is_spatial_mean(self, node: onnx.NodeProto) -> bool:
         """Whether this is a global average pool, written as exporters write an adaptive one to size 1."""
-        shape = self._shapes.get(node.input[0]) if node.op_type == "ReduceMean" else None
+        shape = self._shapes.get(node.input[0]) if operator_of(node) == "ReduceMean" else None
         if shape is None or len(shape) < 3 or not _attribute(node, "keepdims", 1):
             return False
         axes = _attribute(node, "axes", None)
@@ -112,14 +121,14 @@ class LayerFinder:
         return axes is not None and sorted(axis % len(shape) for axis in axes) == list(range(2, len(shape)))
 
     def _with_weight(self, node: onnx.NodeProto) -> Found | None:
-        operation = OPERATIONS[node.op_type]
+        operation = OPERATIONS[operator_of(node)]
         weight = self._constants.value(node.input[1])
         if node.input[0] in self._constants:
             return None
         if weight is None:
             return self._make(node, operation, (0, 1))
         axis: int | None = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if _attribute(node, "transB", 0) else 1}[
-            node.op_type
+            operator_of(node)
         ]
         if operation is Operation.CONV_TRANSPOSE and _attribute(node, "group", 1) != 1:
             # output channels repeat over the groups, so axis 1 alone does not name a channel; one scale is safe
@@ -153,22 +162,41 @@ class LayerFinder:
         self._residual.add(node.name)
         return self._make(node, Operation.ADD, quantized_operands(*operands))
 
+    def _plugin(self, node: onnx.NodeProto) -> Found | None:
+        """Its float activations are quantized where it reads and where it makes them; its constants are not."""
+        operands = tuple(
+            index
+            for index, name in enumerate(node.input)
+            if self._types.get(name) == FLOAT and name not in self._constants
+        )
+        outputs = tuple(index for index, name in enumerate(node.output) if self._types.get(name) == FLOAT)
+        if not operands:
+            self._skip(node.name, f"the plugin {operator_of(node)} reads no float32 activation")
+            return None
+        found = self._make(node, Operation.PLUGIN, operands)
+        if found is None:
+            return None
+        behind = tuple(output_edge(node.name, index) for index in outputs)
+        layer = found.layer.model_copy(update={"activations": (*found.layer.activations, *behind)})
+        quantized = tuple(index for index in outputs if node.output[index] not in self._given_out)
+        return replace(found, layer=layer, outputs=outputs, quantized_outputs=quantized)
+
     def _operand(self, name: str) -> Operand:
         current: str | None = name
         while current is not None and self._readers[current] == 1:
             maker = self._makers.get(current)
             if maker is None:
                 break
-            if maker.op_type in WEIGHTED:
+            if operator_of(maker) in WEIGHTED:
                 return Operand(self._roots_of(name), self._order[maker.name])
             current = self._looked_through(maker)
         return Operand(self._roots_of(name), None)
 
     def _looked_through(self, node: onnx.NodeProto) -> str | None:
         """The input of a batch norm or a bias addition; None for anything else."""
-        if node.op_type == "BatchNormalization":
+        if operator_of(node) == "BatchNormalization":
             return str(node.input[0])
-        if node.op_type == "Add" and node.name not in self._residual:
+        if operator_of(node) == "Add" and node.name not in self._residual:
             free = [name for name in node.input if name not in self._constants]
             return free[0] if len(free) == 1 else None
         return None
@@ -192,7 +220,7 @@ class LayerFinder:
         node = self._makers.get(name)
         if node is None or node.name in self._residual:
             return []
-        if node.op_type not in ELEMENTWISE:
+        if operator_of(node) not in ELEMENTWISE:
             return []
         return [each for each in node.input if each and each not in self._constants]
 
@@ -238,6 +266,8 @@ class LayerFinder:
     def _macs(self, node: onnx.NodeProto, operation: Operation) -> int | None:
         if operation in (Operation.ADD, Operation.AVERAGE_POOL):
             return 0
+        if operation is Operation.PLUGIN:  # nobody knows
+            return None
         output = _concrete(self._shapes.get(node.output[0]))
         first, second = (self._sizes(name) for name in node.input[:2])
         if output is None or first is None or second is None:

@@ -6,7 +6,7 @@ import onnx
 
 from workers.models.onnx_layers import Found
 from workers.models.onnx_names import fresh_prefix
-from workers.models.onnx_qdq import VariantGraph, quantize_node
+from workers.models.onnx_qdq import VariantGraph, add_quantized
 from workers.models.onnx_walk import all_names
 
 FIRST_WITH_AXES_AS_INPUT = 18
@@ -17,10 +17,10 @@ SIGNAL, NOISE = "signal", "noise"
 
 def with_output_errors(
     skeleton: onnx.ModelProto, layers: Iterable[Found], amax: Mapping[str, float]
-) -> tuple[VariantGraph, dict[tuple[str, str], str]]:
-    """The fp32 graph with every layer once more beside itself, in int8, and (layer id, signal or noise) → its output.
+) -> tuple[VariantGraph, dict[tuple[str, str], list[str]]]:
+    """The fp32 graph with every layer once more beside itself, in int8, and (layer id, signal or noise) → its outputs.
 
-    Those are its only outputs: Σ a² and Σ (a_int8 − a)², each of shape (first axis of a,).
+    Those are its only outputs: Σ a² and Σ (a_int8 − a)², each of shape (first axis of a,), for each float output a.
     """
     model = onnx.ModelProto()
     model.CopyFrom(skeleton)
@@ -30,7 +30,7 @@ def with_output_errors(
     opset = next(each.version for each in skeleton.opset_import if each.domain in {"", "ai.onnx"})
     chosen = {found.node: found for found in layers}
     weights: dict[str, str] = {}
-    outputs: dict[tuple[str, str], str] = {}
+    outputs: dict[tuple[str, str], list[str]] = {}
     if opset >= FIRST_WITH_AXES_AS_INPUT:
         graph.initializer.append(onnx.helper.make_tensor(f"{prefix}axes", onnx.TensorProto.INT64, [1], [1]))
     for node in skeleton.graph.node:
@@ -41,12 +41,16 @@ def with_output_errors(
         stem = f"{prefix}{node.name}"
         int8 = onnx.NodeProto()
         int8.CopyFrom(node)
-        int8.name, int8.output[0] = stem, f"{stem}/output"
-        weights |= quantize_node(graph, int8, found, amax, stem)
-        graph.node.append(int8)
-        graph.node.append(onnx.helper.make_node("Sub", [int8.output[0], node.output[0]], [f"{stem}/error"]))
-        for part, source in ((SIGNAL, node.output[0]), (NOISE, f"{stem}/error")):
-            outputs[found.layer.id, part] = _sum_of_squares(graph, source, f"{stem}/{part}", prefix, opset)
+        int8.name = stem
+        made = [f"{stem}/{index}/output" for index in range(len(node.output))]
+        int8.output[:] = made
+        weights |= add_quantized(graph, int8, found, amax, stem)
+        for index in found.outputs or (0,):
+            error = f"{stem}/{index}/error"
+            graph.node.append(onnx.helper.make_node("Sub", [made[index], node.output[index]], [error]))
+            for part, source in ((SIGNAL, node.output[index]), (NOISE, error)):
+                sum_ = _sum_of_squares(graph, source, f"{stem}/{index}/{part}", prefix, opset)
+                outputs.setdefault((found.layer.id, part), []).append(sum_)
     return VariantGraph(model, weights), outputs
 
 

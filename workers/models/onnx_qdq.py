@@ -1,4 +1,7 @@
-"""Makes the graph of a variant: Q/DQ on exactly the input edges of its layers, their weights fake-quantized."""
+"""Makes the graph of a variant: Q/DQ on exactly the input edges of its layers, their weights fake-quantized.
+
+A plugin has them behind it too: whatever reads its outputs reads them quantized.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from service.domain.layers import output_edge
 from workers.models.fake_quant import fake_quantize, scale_of
 from workers.models.onnx_graph import declare_external
 from workers.models.onnx_layers import Found
@@ -47,42 +51,49 @@ def insert_qdq(skeleton: onnx.ModelProto, layers: Iterable[Found], amax: Mapping
         node = onnx.NodeProto()
         node.CopyFrom(original)
         found = chosen.get(node.name)
-        if found is not None:
-            weights |= quantize_node(model.graph, node, found, amax, f"{prefix}{node.name}")
-        model.graph.node.append(node)
+        if found is None:
+            model.graph.node.append(node)
+        else:
+            weights |= add_quantized(model.graph, node, found, amax, f"{prefix}{node.name}")
     return VariantGraph(model, weights)
 
 
-def quantize_node(
+def add_quantized(
     graph: onnx.GraphProto, node: onnx.NodeProto, found: Found, amax: Mapping[str, float], stem: str
 ) -> dict[str, str]:
-    """Let a node that is not in the graph yet read int8 values; what it needs goes into the graph, under ``stem``.
+    """Append a node (which is changed) so that it reads int8 values, with all that it needs, under ``stem``.
 
     Gives back what ``VariantGraph.weights`` holds of it.
     """
     for index in found.operands:
-        _insert_pair(graph, node, index, f"{stem}/{index}", amax[f"{found.layer.id}:{index}"])
-    if found.weight is None:
-        return {}
-    index, value, _ = found.weight
-    _declare(graph, f"{stem}/weight", value.shape)
-    node.input[index] = f"{stem}/weight"
-    return {f"{stem}/weight": found.layer.id}
+        pair = f"{stem}/{index}"
+        _add_pair(graph, node.input[index], f"{pair}_dq", pair, amax[f"{found.layer.id}:{index}"])
+        node.input[index] = f"{pair}_dq"
+    weights: dict[str, str] = {}
+    if found.weight is not None:
+        _declare(graph, f"{stem}/weight", found.weight[1].shape)
+        node.input[found.weight[0]] = f"{stem}/weight"
+        weights[f"{stem}/weight"] = found.layer.id
+    made = {index: node.output[index] for index in found.quantized_outputs}
+    for index in made:
+        node.output[index] = f"{stem}=>{index}_raw"
+    graph.node.append(node)
+    for index, tensor in made.items():
+        edge = output_edge(found.layer.id, index)
+        _add_pair(graph, node.output[index], tensor, f"{stem}=>{index}", amax[edge])
+    return weights
 
 
-def _insert_pair(graph: onnx.GraphProto, node: onnx.NodeProto, index: int, stem: str, amax: float) -> None:
+def _add_pair(graph: onnx.GraphProto, source: str, result: str, stem: str, amax: float) -> None:
     scale = numpy_helper.from_array(np.asarray(scale_of(amax)), f"{stem}_scale")
     zero = numpy_helper.from_array(np.zeros((), dtype=np.int8), f"{stem}_zero")
     graph.initializer.extend([scale, zero])
-    for operator, source, suffix in (
-        ("QuantizeLinear", node.input[index], "q"),
-        ("DequantizeLinear", f"{stem}_q", "dq"),
+    for operator, read, made in (
+        ("QuantizeLinear", source, f"{stem}_q"),
+        ("DequantizeLinear", f"{stem}_q", result),
     ):
-        made = onnx.helper.make_node(
-            operator, [source, scale.name, zero.name], [f"{stem}_{suffix}"], name=f"{stem}_{operator}"
-        )
-        graph.node.append(made)
-    node.input[index] = f"{stem}_dq"
+        inputs = [read, scale.name, zero.name]
+        graph.node.append(onnx.helper.make_node(operator, inputs, [made], name=f"{stem}_{operator}"))
 
 
 def _declare(graph: onnx.GraphProto, name: str, shape: tuple[int, ...]) -> None:

@@ -19,6 +19,7 @@ from service.domain.layers import TensorSpec
 from service.inspection.formats import quoted
 from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import OnnxProgram
+from workers.models.onnx_plugins import is_plugin
 from workers.models.onnx_to_torch_elementwise import ELEMENTWISE
 from workers.models.onnx_to_torch_indexing import INDEXING
 from workers.models.onnx_to_torch_node import Made, Rule, Site, Value, refusal
@@ -96,7 +97,8 @@ class _Conversion:
     def _node(self, node: onnx.NodeProto) -> None:
         rule = RULES.get(node.domain, {}).get(node.op_type)
         if rule is None:
-            raise refusal(node, "is not among those that are written out")
+            plugin = "is a plugin, whose library torch cannot use"
+            raise refusal(node, plugin if is_plugin(node) else "is not among those that are written out")
         try:
             made = rule(Site(node, tuple(self._value(each) if each else None for each in node.input)))
             operands = [each for each in made.args if isinstance(each, fx.Node)]

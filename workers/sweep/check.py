@@ -45,7 +45,7 @@ def run(context: WorkerContext, held: HeldLease) -> None:
 
 def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
     name = FORMAT_BACKEND[row.format]
-    opened = backend(name).open(context.blobs.path(row.sha256), OpenSettings())
+    opened = backend(name).open(context.blobs.path(row.sha256), OpenSettings(libraries=context.libraries))
     return {
         "inputs": [each.model_dump(mode="json") for each in opened.facts.inputs],
         "outputs": [each.model_dump(mode="json") for each in opened.facts.outputs],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from service.domain.errors import LeaseLost
+from service.domain.errors import LeaseLost, SweepFailure
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
 from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
@@ -111,8 +111,22 @@ class Job:
     def open_model(self) -> OpenedModel:
         """The sweep's model on this worker's device."""
         asked = self.settings
-        settings = OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments)
-        return _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
+        libraries = self.context.libraries
+        settings = OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments, libraries=libraries)
+        model = _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
+        self._refuse_other_libraries(model)
+        return model
+
+    def _refuse_other_libraries(self, model: OpenedModel) -> None:
+        """Operators of other libraries are another network: their results must not stand in one table."""
+        prepared = self.sweep.environment
+        if prepared and model.facts.libraries.keys() != prepared.get("libraries", {}).keys():
+            names = ", ".join(sorted(model.facts.libraries.values())) or "none"
+            raise SweepFailure(
+                f"the plugin libraries of this worker (of these names: {names}) are not those that the sweep was "
+                "prepared with; install the same files on every worker, and start the sweep again",
+                code="libraries-differ",
+            )
 
     def open_dataset(self, *, calibration: bool = False) -> BoundEvaluationSet:
         """The evaluation set (or the calibration set), bound to the model's inputs."""

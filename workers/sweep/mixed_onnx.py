@@ -2,24 +2,25 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from service.domain.errors import InvalidInput, first_line
-from service.domain.layers import Variant
+from service.domain.layers import Variant, output_edge
 from service.domain.settings import WeightGranularity
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.protocol import Array, OpenSettings
-from workers.calibration.cache import CacheAlgorithm, write_cache
+from workers.calibration.cache import CacheAlgorithm, CacheEntry, write_cache
 from workers.data.binding import Batch
 from workers.exports.onnx_file import write_onnx
 from workers.exports.qdq_lint import lint_qdq
 from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq
 from workers.exports.to_cache import to_cache
+from workers.models.fake_quant import scale_of
 from workers.sweep.job import Job
 from workers.sweep.outcome import File
 
@@ -42,7 +43,7 @@ def files(job: Job, fallback: frozenset[str]) -> tuple[File, ...]:
 
 def _made(job: Job, fallback: frozenset[str]) -> tuple[File, ...]:
     asked = job.settings
-    read = read_model(job.context.blobs.path(job.model.sha256), OpenSettings(asked.fuse_bn, asked.weights))
+    read = read_model(job.context.blobs.path(job.model.sha256), _open_settings(job))
     settings = QdqSettings(per_channel=asked.weights is WeightGranularity.PER_CHANNEL)
     made = export_qdq(read.program, read.found, job.amax, fallback=fallback, settings=settings)
     with tempfile.TemporaryDirectory(prefix="quantsieve-") as folder:
@@ -59,12 +60,27 @@ def _made(job: Job, fallback: frozenset[str]) -> tuple[File, ...]:
     return (*graphs, File(CACHE, "text/plain; charset=utf-8", _cache(job, read, settings)), _checks(checks))
 
 
+def _open_settings(job: Job) -> OpenSettings:
+    return OpenSettings(job.settings.fuse_bn, job.settings.weights, libraries=job.context.libraries)
+
+
 def _cache(job: Job, read: ReadModel, settings: QdqSettings) -> bytes:
     """Of every layer that has ranges: which of them are int8 is told elsewhere."""
     without = frozenset(each.layer.id for each in read.found) - {each.id for each in job.active_layers()}
     whole: QdqExport = export_qdq(read.program, read.found, job.amax, fallback=without, settings=settings)
     found = to_cache(whole.model, whole.weights, version=CACHE_VERSION, algorithm=CacheAlgorithm.ENTROPY_2)
-    return write_cache(found.cache)
+    present = found.cache.by_tensor
+    added = tuple(each for each in _plugin_entries(job, read, without) if each.tensor not in present)
+    return write_cache(replace(found.cache, entries=(*found.cache.entries, *added)))
+
+
+def _plugin_entries(job: Job, read: ReadModel, without: frozenset[str]) -> Iterator[CacheEntry]:
+    """An implicit build asks for the scale of a plugin's output wherever that goes; no pair stands at the graph's."""
+    nodes = {node.name: node for node in read.program.skeleton.graph.node}
+    for found in read.found:
+        for index in found.outputs if found.layer.id not in without else ():
+            amax = job.amax[output_edge(found.layer.id, index)]
+            yield CacheEntry.of(nodes[found.node].output[index], float(scale_of(amax)))
 
 
 def _compared(job: Job, path: Path, int8: frozenset[str]) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def _compared(job: Job, path: Path, int8: frozenset[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, fused in (("simulated", False), ("fused", True)):
         try:
-            outputs = _run(path, batch, job.plan.batch_size, fused=fused)
+            outputs = _run(job, path, batch, fused=fused)
         except Exception as error:  # the runtime raises classes of its own
             found[name] = f"ONNX Runtime cannot run it: {first_line(error)}"
             continue
@@ -91,19 +107,22 @@ def _compared(job: Job, path: Path, int8: frozenset[str]) -> dict[str, Any]:
     return {"compared": {"samples": len(batch.indices), **found}}
 
 
-def _run(path: Path, batch: Batch, batch_size: int, *, fused: bool) -> Mapping[str, Array]:
+def _run(job: Job, path: Path, batch: Batch, *, fused: bool) -> Mapping[str, Array]:
     import onnxruntime
 
     from workers.engine.fixed_batch import filled
+    from workers.models.onnx_libraries import register
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not fused:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if job.open_model().facts.libraries:
+        register(options, job.context.libraries.onnxruntime)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     fixed = {each.name: each.shape[0] for each in session.get_inputs() if each.shape}
     feeds = {
-        name: filled(each, batch_size if isinstance(fixed.get(name), int) else None)
+        name: filled(each, job.plan.batch_size if isinstance(fixed.get(name), int) else None)
         for name, each in batch.inputs.items()
         if name in fixed
     }

@@ -57,7 +57,8 @@ def run(job: Job) -> Prepared:
         calibration_shards=cut_calibration(calibration_samples, size),
         has_labels=dataset.targets is not None,
     )
-    return Prepared(plan, _environment(job), _warnings(job, plan))
+    environment = _environment(job) | {"libraries": dict(model.facts.libraries)}
+    return Prepared(plan, environment, _warnings(job, plan))
 
 
 def _shards(job: Job, dataset: BoundEvaluationSet, samples: int) -> tuple[Shard, ...]:

@@ -2,8 +2,9 @@
 
 What calibration counts is found by one key, ``calibration_key``. Two keys name a result of measuring. The shard's names
 all that its variants have in common: the bytes of model and evaluation set, the preprocessing, the samples, how the
-model is opened, and the versions of all that computes. A variant's identity names its int8 layers with their ranges.
-Budget, selection and the metric's name are in neither: every measure of a sample is recorded whatever the metric is.
+model is opened, the versions of all that computes, and the content of the plugin libraries of a model with plugins. A
+variant's identity names its int8 layers with their ranges. Budget, selection and the metric's name are in neither:
+every measure of a sample is recorded whatever the metric is.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ def content_key(job: Job, metric: TaskMetric) -> str:
             "output": metric.output,
             # its states are recorded only where it is asked for
             "corpus_metric": settings.metric.model_dump(mode="json") if metric.corpus is not None else None,
-            **{name: job.sweep.environment[name] for name in ("backend", "device", "machine", "versions")},
+            **_computed_by(job),
         }
     )
 
@@ -63,7 +64,7 @@ def calibration_key(job: Job, shard: Shard) -> str:
             "first_batch": min(plan.batch_size, plan.calibration_samples),
             "batch_size": plan.batch_size,
             "fuse_bn": job.settings.fuse_bn,
-            **{name: job.sweep.environment[name] for name in ("backend", "device", "machine", "versions")},
+            **_computed_by(job),
         }
     )
 
@@ -97,6 +98,14 @@ def find(job: Job, key: str, wanted: Sequence[str]) -> list[ShardResult]:
             found.append(result)
             missing -= set(result.identities)
     return found
+
+
+def _computed_by(job: Job) -> dict[str, object]:
+    """All that computes: where, in which versions, and of plugins the content of their libraries."""
+    environment = job.sweep.environment
+    known: dict[str, object] = {name: environment[name] for name in ("backend", "device", "machine", "versions")}
+    libraries = sorted(environment.get("libraries", {}))
+    return known | ({"libraries": libraries} if libraries else {})
 
 
 def _digest(document: object) -> str:

@@ -1,7 +1,7 @@
 """The TensorRT backend: opens ONNX files, and says what is missing where it cannot."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ class TensorRTBackend:
 
     def __init__(self, make: Callable[[str], EngineMaker] | None = None, folder: Path | None = None) -> None:
         self._folder = folder or cache_folder(os.environ)
-        self._make = make or partial(native_maker, self._folder)
+        self._make = make
 
     def capability(self) -> Capability:
         """Whether TensorRT, what it loads, and a GPU are here."""
@@ -51,12 +51,13 @@ class TensorRTBackend:
         if settings.implicit_int8 and settings.weights is WeightGranularity.PER_TENSOR:
             raise InvalidInput("implicit int8 scales weights per channel, by TensorRT's own choice", field="weights")
         read = read_model(path, settings)
-        model = TensorRTModel(read, settings, partial(self._make, settings.device), PlanStore(self._folder / "plans"))
+        make = self._make or partial(native_maker, self._folder, libraries=settings.libraries.tensorrt)
+        model = TensorRTModel(read, settings, partial(make, settings.device), PlanStore(self._folder / "plans"))
         model.try_out()
         return model
 
 
-def native_maker(folder: Path, device: str) -> EngineMaker:
+def native_maker(folder: Path, device: str, libraries: Sequence[Path] = ()) -> EngineMaker:
     """The installed TensorRT on a CUDA device; raises Unavailable where there is none."""
     capability = TensorRTBackend(folder=folder).capability()
     if not capability.available:
@@ -70,4 +71,4 @@ def native_maker(folder: Path, device: str) -> EngineMaker:
     torch.cuda.set_device(device)
     gpu = torch.cuda.get_device_name(device)
     timings = TimingCacheFile(folder / file_name(gpu, capability.versions["tensorrt"]))
-    return NativeMaker(gpu=gpu, device=device, timings=timings)
+    return NativeMaker(gpu=gpu, device=device, timings=timings, libraries=libraries)

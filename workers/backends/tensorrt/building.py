@@ -1,14 +1,19 @@
 """Builds engines with the installed TensorRT: one network parsed from ONNX, int8 explicit or implicit."""
 
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 import tensorrt as trt
 
+from service.domain.errors import first_line
 from workers.backends.tensorrt.execution import TorchEngine
 from workers.backends.tensorrt.implicit import apply_implicit, offers_implicit
 from workers.backends.tensorrt.seam import BuildRequest, Engine, EngineFailure, InputRange
 from workers.backends.tensorrt.timing_cache import TimingCacheFile
+from workers.models.onnx_libraries import contents
 
+SETTING = "QUANTSIEVE_TENSORRT_PLUGIN_LIBRARIES"
 WORKSPACE_BYTES = 2 * 2**30
 
 
@@ -34,15 +39,17 @@ class Complaints(trt.ILogger):
 class NativeMaker:
     """Makes engines on one CUDA device.
 
-    ``gpu``: the device's product name; ``device``: as torch calls it. Builds run one at a time.
+    ``gpu``: the device's product name; ``device``: as torch calls it. Builds run one at a time. ``libraries``: plugin
+    libraries, which stay loaded as long as the process lives; a model that needs one that does not load is not built.
     """
 
-    def __init__(self, *, gpu: str, device: str, timings: TimingCacheFile) -> None:
-        self.identity = f"{gpu}/{trt.__version__}"
+    def __init__(self, *, gpu: str, device: str, timings: TimingCacheFile, libraries: Sequence[Path] = ()) -> None:
+        self.identity = "/".join([gpu, trt.__version__, *sorted(contents(libraries))])
         self._device, self._timings = device, timings
         self._complaints = Complaints()
         # the plugins that come with TensorRT; false where there are none to register
         trt.init_libnvinfer_plugins(self._complaints, "")
+        self._libraries = {path.name: load_plugins(path) for path in libraries}
         self._runtime = trt.Runtime(self._complaints)
         self._building = threading.Lock()
 
@@ -57,7 +64,7 @@ class NativeMaker:
             config = builder.create_builder_config()
             if network is None or config is None:
                 raise self._complaints.failure("TensorRT makes no network on this machine")
-            self._parse(network, request.model)
+            self._parse(network, request)
             self._configure(builder, config, request.inputs)
             if request.implicit is not None:
                 apply_implicit(network, config, request.implicit)
@@ -70,15 +77,25 @@ class NativeMaker:
             raise self._complaints.failure("TensorRT cannot load the engine that it built")
         return TorchEngine(engine, self._device)
 
-    def _parse(self, network: trt.INetworkDefinition, model: bytes) -> None:
+    def _parse(self, network: trt.INetworkDefinition, request: BuildRequest) -> None:
         parser = trt.OnnxParser(network, self._complaints)
-        if parser.parse(model):
+        if parser.parse(request.model):
             return
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         raise EngineFailure(
             "build failed: TensorRT cannot parse the graph: "
             + ("; ".join(f"{each.desc()} (node {each.node_name()!r})" for each in errors) or "it gives no reason")
+            + self._about(request.plugins)
         )
+
+    def _about(self, plugins: Sequence[str]) -> str:
+        """What to look at where the graph has operators that only a library knows."""
+        if not plugins:
+            return ""
+        loaded = self._libraries.items()
+        states = [name if reason is None else f"{name} (not loaded: {reason})" for name, reason in loaded]
+        where = f"{SETTING} names {', '.join(states) or 'no library'}"
+        return f"; the graph has the plugins {', '.join(plugins)}, and {where}"
 
     def _configure(self, builder: trt.Builder, config: trt.IBuilderConfig, inputs: tuple[InputRange, ...]) -> None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
@@ -113,6 +130,15 @@ class NativeMaker:
             if written is not None:
                 learned.combine(written, ignore_mismatch=False)
             self._timings.write(bytes(learned.serialize()))
+
+
+def load_plugins(path: Path) -> str | None:
+    """Register the plugins of a library with TensorRT; why that cannot be done, None where it was."""
+    try:
+        handle = trt.get_plugin_registry().load_library(str(path))
+    except RuntimeError as error:
+        return first_line(error)
+    return None if handle is not None else "TensorRT cannot load it"
 
 
 def _network_flags(*, explicit: bool) -> int:

@@ -6,10 +6,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from service.domain.layers import output_edge
 from workers.backends.tensorrt.seam import EngineFailure, ImplicitInt8
 from workers.models.fake_quant import quantize
 from workers.models.onnx_graph import OnnxProgram, without_unused
 from workers.models.onnx_layers import Found
+from workers.models.onnx_plugins import operator_of
 from workers.models.onnx_qdq import insert_qdq
 from workers.models.onnx_walk import count_readers
 
@@ -51,7 +53,7 @@ def implicit_int8(
     """What TensorRT 10 is told beside the fp32 graph for these layers (ids) to be in int8.
 
     The outputs of int8 layers are asked for in float32, so the range of one that no layer reads only has to exist for
-    TensorRT to consider int8 at all: it is given that of the layer's input.
+    TensorRT to consider int8 at all: it is given that of the layer's input. A plugin's outputs have their own.
     """
     nodes = {node.name: node for node in program.skeleton.graph.node}
     known = {
@@ -67,6 +69,7 @@ def implicit_int8(
         inputs = {nodes[each.node].input[index]: amax[f"{each.layer.id}:{index}"] for index in each.operands}
         largest = max(inputs.values())
         ranges |= inputs
+        ranges |= {nodes[each.node].output[index]: amax[output_edge(each.layer.id, index)] for index in each.outputs}
         for name in _outputs_of_group(program.skeleton.graph, nodes[each.node]):
             ranges.setdefault(name, known.get(name, largest))
     return ImplicitInt8(frozenset(each.node for each in chosen), ranges)
@@ -82,7 +85,7 @@ def _outputs_of_group(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[str]
     outputs = [str(node.output[0])]
     while counts[outputs[-1]] == 1:
         following = readers.get(outputs[-1], [])
-        if len(following) != 1 or following[0].op_type not in FUSED:
+        if len(following) != 1 or operator_of(following[0]) not in FUSED:
             break
         outputs.append(str(following[0].output[0]))
     return outputs

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from service.domain.layers import Variant
+from service.domain.layers import Operation, Variant
 from service.domain.settings import WeightGranularity
 from workers.backends.onnx_reading import ReadModel
 from workers.backends.onnxruntime import OnnxModel
@@ -16,6 +16,7 @@ from workers.backends.tensorrt.plans import PlanStore, plan_key
 from workers.backends.tensorrt.profile import input_ranges
 from workers.backends.tensorrt.seam import BuildRequest, Engine, EngineFailure, EngineMaker, InputRange
 from workers.backends.tensorrt.session import EngineSession
+from workers.models.onnx_libraries import contents
 
 if TYPE_CHECKING:
     from workers.data.binding import Batch
@@ -33,7 +34,10 @@ class TensorRTModel:
         self, read: ReadModel, settings: OpenSettings, maker: Callable[[], EngineMaker], plans: PlanStore
     ) -> None:
         self._onnx = OnnxModel(read, replace(settings, device="cpu", segments=1))
-        self.facts = replace(self._onnx.facts, cost_per_layer=True)
+        libraries = dict(self._onnx.facts.libraries)
+        if libraries:  # both libraries have the model's plugins
+            libraries |= contents(settings.libraries.tensorrt)
+        self.facts = replace(self._onnx.facts, cost_per_layer=True, libraries=libraries)
         self._read, self._settings, self._plans = read, settings, plans
         self._make_maker = maker
         self._amax: dict[str, float] = {}
@@ -102,14 +106,17 @@ class TensorRTModel:
 
     def _request(self, int8: frozenset[str], ranges: tuple[InputRange, ...]) -> BuildRequest:
         from workers.backends.tensorrt.graphs import explicit_model, implicit_int8, serialized
+        from workers.models.onnx_plugins import operator_of, plugins_of
 
         program, found = self._read.program, self._read.found
+        plugins = tuple(sorted({operator_of(node) for node in plugins_of(program.skeleton.graph)}))
         if self._settings.implicit_int8 and int8:
             beside = implicit_int8(program, found, int8, self._amax)
-            return BuildRequest(serialized(program.skeleton, program), ranges, beside)
+            return BuildRequest(serialized(program.skeleton, program), ranges, beside, plugins)
         layers = [each for each in found if each.layer.id in int8]
         per_channel = self._settings.weights is WeightGranularity.PER_CHANNEL
-        return BuildRequest(explicit_model(program, layers, self._amax, per_channel=per_channel), ranges)
+        model = explicit_model(program, layers, self._amax, per_channel=per_channel)
+        return BuildRequest(model, ranges, plugins=plugins)
 
     def _session(self, maker: EngineMaker, variant: Variant, plan: bytes) -> EngineSession:
         engine = maker.load(plan)
@@ -124,6 +131,8 @@ class TensorRTModel:
             layers = read_layers(engine.information())
         except ValueError as error:
             return str(error)
-        wanted = {each.node: len(each.operands) for each in self._read.found if each.layer.id in int8}
-        unwanted = [each.node for each in self._read.found if each.layer.id not in int8]
+        # a plugin itself computes in float: what stands around it in a strongly typed network is what was asked for
+        checked = [each for each in self._read.found if each.layer.op is not Operation.PLUGIN]
+        wanted = {each.node: len(each.operands) for each in checked if each.layer.id in int8}
+        unwanted = [each.node for each in checked if each.layer.id not in int8]
         return why_not_realised(layers, wanted, unwanted)

@@ -35,11 +35,15 @@ class ImplicitInt8:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """One engine. ``implicit`` None: the types stand in the graph (Q/DQ), and the network is strongly typed."""
+    """One engine. ``implicit`` None: the types stand in the graph (Q/DQ), and the network is strongly typed.
+
+    ``plugins``: the operators of the graph that only a plugin library knows.
+    """
 
     model: bytes
     inputs: tuple[InputRange, ...]
     implicit: ImplicitInt8 | None = None
+    plugins: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
