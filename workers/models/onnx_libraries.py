@@ -30,7 +30,9 @@ def register(options: Any, libraries: Iterable[Path]) -> tuple[Broken, ...]:
         try:
             options.register_custom_ops_library(str(path))
         except Exception as error:  # the runtime raises classes of its own
-            reason = first_line(error).replace(str(path), path.name)  # a job's owner is shown no path of this machine
+            reason = first_line(error, most=2000).replace(
+                str(path), path.name
+            )  # a job's owner is shown no path of this machine
             broken.append(Broken(path.name, reason))
     return tuple(broken)
 

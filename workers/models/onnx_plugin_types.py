@@ -1,6 +1,6 @@
 """Finds types and shapes of what plugins read and make, which ONNX's shape inference cannot know.
 
-ONNX Runtime tells the types when it makes a session. Shapes come from two runs on random samples, of 1 and 3 in the
+ONNX Runtime tells the types when it makes a session. Shapes come from two runs on other samples, of 1 and 3 in the
 batch where that is free: a size that is the same in both is fixed, one that follows the batch is the batch's, and any
 other stays unknown. Where the runs fail, or an input has another free size, no shape is known.
 """
@@ -90,6 +90,8 @@ def _element(kind: str) -> int | None:
 
 
 def _shapes(model: onnx.ModelProto, session: Any, wanted: Sequence[str]) -> dict[str, Shape]:
+    if not wanted:  # a session that is asked for no output gives all
+        return {}
     runs = []
     for seed, batch in enumerate(BATCHES):
         feeds = {each.name: _sample(each, batch, seed) for each in model.graph.input}
@@ -122,7 +124,7 @@ def _batch_symbol(graph: onnx.GraphProto) -> str:
 
 
 def _sample(value: onnx.ValueInfoProto, batch: int, seed: int) -> Array | None:
-    """Random numbers, zeros for what counts or chooses; None where the sizes or the kind of value are not known."""
+    """Random numbers; the seed for what counts or chooses; None where the sizes or the kind of value are not known."""
     kind = value.type.tensor_type
     sizes = [each.dim_value if each.HasField("dim_value") else None for each in kind.shape.dim]
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
@@ -131,7 +133,7 @@ def _sample(value: onnx.ValueInfoProto, batch: int, seed: int) -> Array | None:
     shape = [batch if each is None else each for each in sizes]
     if dtype.kind == "f":
         return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-    return np.zeros(shape, dtype)
+    return np.full(shape, seed, dtype)
 
 
 def _forget_sizes(value: onnx.ValueInfoProto) -> None:

@@ -7,14 +7,13 @@ import onnx
 import pytest
 
 from service.domain.errors import InvalidInput
-from service.domain.layers import Layer, Operation
 from tests.real_data import MODELS, RealModel, needs_data
 from tests.workers.exports.graphs import HEAD, opened, ops, ranges, readers, run, saved, written
 from workers.exports.onnx_file import write_onnx
 from workers.exports.qdq_lint import lint_qdq
-from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq, output_edge
+from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq
 from workers.models.onnx_graph import OnnxProgram
-from workers.models.onnx_layers import Found
+from workers.models.onnx_layers import Found, LayerFinder
 from workers.models.onnx_qdq import insert_qdq, quantized_weight
 
 RESIDUAL = """g (float[n,2,4,4] x) => (float[n,2,4,4] y, float[n,2,4,4] z)
@@ -148,22 +147,16 @@ def test_a_matrix_behind_a_view_is_stored_as_it_is_read(tmp_path: Path) -> None:
 
 def plugin() -> tuple[OnnxProgram, list[Found]]:
     text = """<ir_version: 8, opset_import: ["" : 18, "maker.example" : 1]>
-    g (float[1,2,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] z) <float[2,2,1,1] w = {1,2,3,4}>
+    g (float[1,2,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] z) <float[2,2,1,1] w = {1,2,3,4}, float[1,2,4,4] a>
     { [plug] a = maker.example.Swirl(x) [conv] y = Conv(a, w) [soft] z = Relu(a) }"""
     model = onnx.parser.parse_model(text)
-    nodes = {
-        name: Found(Layer(id=name, name=name, op=Operation.CONV, activations=(f"{name}:0",)), name, (0,), weight)
-        for name, weight in (
-            ("plug", None),
-            ("conv", (1, onnx.numpy_helper.to_array(model.graph.initializer[0]), 0)),
-        )
-    }
-    return OnnxProgram(model, {}, (), (), 1, 0), list(nodes.values())
+    program = OnnxProgram(model, {}, (), (), 1, 0)
+    return program, LayerFinder(program).find()
 
 
 def test_a_plugin_in_int8_has_pairs_before_and_behind_it(tmp_path: Path) -> None:
     program, found = plugin()
-    export = export_qdq(program, found, ranges(found) | {output_edge("plug", 0): 2.0})
+    export = export_qdq(program, found, ranges(found))
     model = written(tmp_path, export)
     read = readers(model)
     assert read["plug"] == ["int8/x_dq"]
@@ -172,7 +165,7 @@ def test_a_plugin_in_int8_has_pairs_before_and_behind_it(tmp_path: Path) -> None
     assert ops(model).count("QuantizeLinear") == 2
     assert lint_qdq(export.model, export.weights) == ()
     with pytest.raises(InvalidInput, match="plug=>0"):
-        export_qdq(program, found, ranges(found))
+        export_qdq(program, found, {"plug:0": 2.0, "conv:0": 2.0})
 
 
 @pytest.mark.parametrize(
