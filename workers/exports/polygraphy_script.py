@@ -22,6 +22,8 @@ trt.float16 to build just that. No engine was built from this file.
 import tensorrt as trt
 
 ${warning}FLOATING = ${names}
+PLUGINS = ${plugins}
+"""Of these, the ones that may support fp32 alone."""
 
 
 def postprocess(network):
@@ -37,9 +39,10 @@ def postprocess(network):
         if layer.name not in FLOATING:
             continue
         missing.discard(layer.name)
-        layer.precision = trt.float16
+        kind = trt.float32 if layer.name in PLUGINS else trt.float16
+        layer.precision = kind
         for output in range(layer.num_outputs):
-            layer.set_output_type(output, trt.float16)
+            layer.set_output_type(output, kind)
     if missing:
         raise LookupError(f"the network has no layers of these names: {sorted(missing)}")
 '''
@@ -49,6 +52,7 @@ def to_script(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
     """The script. ``nodes``: the node names that stand in the ONNX file once."""
     found = addressed(mixed.floating, nodes)
     warning = [f"{shown(name)} is to stay in floating point, but is not here: {why}" for name, why in found.unnamed]
+    plugins = addressed([each for each in mixed.floating if each.op is Operation.PLUGIN], nodes).names
     if any(each.op is Operation.PLUGIN for each in mixed.layers):
         warning.append("The model has plugins: give polygraphy their library too, with --plugins <library>.")
-    return filled(TEMPLATE, warning=comments(warning), names=listed(found.names))
+    return filled(TEMPLATE, warning=comments(warning), names=listed(found.names), plugins=listed(plugins))

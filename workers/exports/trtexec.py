@@ -6,7 +6,7 @@ cannot be given. A list with one of them would be refused as a whole, or would m
 """
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from service.domain.layers import Operation
 from workers.exports.mixed_precision import MixedPrecision
@@ -28,17 +28,22 @@ ABOUT = (
     "No TensorRT engine was built from this file: the flags follow the documentation and the source of trtexec.",
 )
 
-PLUGINS = ["", "The model has plugins: give trtexec their library too, with --dynamicPlugins=<library>."]
+PLUGINS = [
+    "",
+    "The model has plugins: give trtexec their library too, with --dynamicPlugins=<library>. Those that stay in",
+    "floating point are fp32 here, which each plugin of a calibrated network supports.",
+]
 
 
 def to_text(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
     """A command line for a POSIX shell, under comments. ``nodes``: the node names that stand in the file once."""
     found = addressed(mixed.floating, nodes)
-    names = [name for name in found.names if _expressible(name)]
+    plugins = set(addressed([each for each in mixed.floating if each.op is Operation.PLUGIN], nodes).names)
+    types = {name: "fp32" if name in plugins else "fp16" for name in found.names if _expressible(name)}
     inexpressible = [(name, INEXPRESSIBLE) for name in found.names if not _expressible(name)]
-    plugins = PLUGINS if any(each.op is Operation.PLUGIN for each in mixed.layers) else []
-    said = [*ABOUT, *plugins, *_warning([*found.unnamed, *inexpressible])]
-    words = ["trtexec", "--onnx=model.onnx", "--int8", "--fp16", "--calib=calibration.cache", *_constraints(names)]
+    about_plugins = PLUGINS if any(each.op is Operation.PLUGIN for each in mixed.layers) else []
+    said = [*ABOUT, *about_plugins, *_warning([*found.unnamed, *inexpressible])]
+    words = ["trtexec", "--onnx=model.onnx", "--int8", "--fp16", "--calib=calibration.cache", *_constraints(types)]
     command = " \\\n  ".join(shlex.quote(word) for word in words)
     return f"{comments(said)}{command}\n".encode()
 
@@ -47,10 +52,10 @@ def _expressible(name: str) -> bool:
     return name.isprintable() and not any(mark in name for mark in MARKS)
 
 
-def _constraints(names: list[str]) -> list[str]:
-    if not names:
+def _constraints(types: Mapping[str, str]) -> list[str]:
+    if not types:
         return []
-    pairs = ",".join(f"{_quoted(name)}:fp16" for name in names)
+    pairs = ",".join(f"{_quoted(name)}:{kind}" for name, kind in types.items())
     return ["--precisionConstraints=obey", f"--layerPrecisions={pairs}", f"--layerOutputTypes={pairs}"]
 
 

@@ -7,6 +7,8 @@ import onnx
 
 from tests.workers.exports.graphs import opened, ops, ranges, readers, run, saved, written
 from workers.exports.qdq_onnx import QdqSettings, export_qdq
+from workers.models.onnx_graph import OnnxProgram
+from workers.models.onnx_layers import LayerFinder
 
 HALF = QdqSettings(half_fallback=True)
 CHAIN = """g (float[n,2,4,4] x) => (float[n,2,4,4] y, float[n,2,4,4] side)
@@ -70,3 +72,15 @@ def test_integer_inputs_and_shared_constants_stay_what_they_are(tmp_path: Path) 
     assert kinds["fp16/k"] == onnx.TensorProto.FLOAT16
     assert kinds["at"] == onnx.TensorProto.INT64
     assert run(model, x=np.ones((1, 2), dtype=np.float32))["y"].tolist() == [[[5.0, 8.0]]]
+
+
+def test_a_plugin_stays_float32() -> None:
+    """Its library alone knows which types it takes."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 18, "maker.example" : 1]>
+    g (float[1,2] x) => (float[1,2] y) <float[1,2] a> { [act] a = Relu(x) [plug] y = maker.example.Swirl(a) }""")
+    program = OnnxProgram(model, {}, (), (), 1, 0)
+    found = LayerFinder(program).find()
+    export = export_qdq(program, found, {}, fallback={"plug"}, settings=HALF)
+    assert [(each.layer, each.reason) for each in export.kept_float32] == [
+        ("plug", "it is a plugin, which may take float32 alone")
+    ]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnxruntime.quantization import CalibrationDataReader
 
+from service.domain.layers import Operation
 from tests.workers.exports.made import HOSTILE, layer, mixed, onnx_layers
 from tests.workers.models.torch_networks import ConvNet
 from workers.exports.mixed_precision import MixedPrecision
@@ -129,3 +130,11 @@ def test_nothing_in_int8_is_refused_rather_than_taken_for_everything(tmp_path: P
     exec(document(mixed([layer("a")], "a"), {"a"})["snippet"], scope)
     with pytest.raises(ValueError, match="no layer is in int8"):
         scope["quantize"](DIGITS, tmp_path / "int8.onnx", None, decision=tmp_path / "decision.json")
+
+
+def test_plugins_are_named_as_what_quantize_static_cannot_take() -> None:
+    found = document(mixed([layer("a"), layer("plug", Operation.PLUGIN)], "a"), {"a", "plug"})
+    assert found["quantize_static"]["nodes_to_quantize"] == []
+    assert found["quantize_static"]["nodes_to_exclude"] == ["a"]
+    assert [each["layer"] for each in found["not_addressable"]] == ["plug"]
+    assert "takes no model with plugins" in found["differences"][-1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.layers import Operation
 from tests.workers.exports.made import HOSTILE, layer, mixed
 from workers.exports.polygraphy_script import to_script
 
@@ -38,7 +39,7 @@ class RecordingNetwork:
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Stands for the bindings: the names that the script uses of them, as TensorRT 10 has them."""
     module: Any = ModuleType("tensorrt")
-    module.float16 = "float16"
+    module.float16, module.float32 = "float16", "float32"
     module.ILayer = type("ILayer", (), {"precision": None})
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     return module
@@ -89,3 +90,11 @@ def test_a_node_without_a_name_of_its_own_is_a_comment() -> None:
     script = to_script(mixed([layer("Conv_0\nx")], "Conv_0\nx"), set()).decode()
     assert '# "Conv_0\\nx" is to stay in floating point, but is not here: its node has no name' in script
     assert "FLOATING = []" in script
+
+
+def test_a_plugin_stays_in_float32(tensorrt: Any, tmp_path: Path) -> None:
+    script = to_script(mixed([layer("a"), layer("plug", Operation.PLUGIN)], "a", "plug"), {"a", "plug"})
+    network = RecordingNetwork("a", "plug")
+    postprocess(script, network, tmp_path)
+    assert network.set == {"a": ("float16", {0: "float16"}), "plug": ("float32", {0: "float32"})}
+    assert "--plugins <library>" in script.decode()

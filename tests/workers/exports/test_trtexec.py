@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.layers import Operation
 from tests.workers.exports.made import HOSTILE, layer, mixed
 from workers.exports.trtexec import to_text
 
@@ -72,3 +73,11 @@ def test_the_file_says_what_tensorrt_11_needs_instead() -> None:
     text = to_text(mixed([layer("a")], "a"), {"a"}).decode()
     assert "TensorRT 11 has none of these flags" in text
     assert "Q/DQ" in text
+
+
+def test_a_plugin_stays_in_fp32_and_its_library_is_asked_for(tmp_path: Path) -> None:
+    layers = [layer("a"), layer("plug", Operation.PLUGIN)]
+    text = to_text(mixed(layers, "a", "plug"), {"a", "plug"})
+    assert "--layerPrecisions=a:fp16,plug:fp32" in arguments(text, tmp_path)
+    assert "--dynamicPlugins=" in text.decode()
+    assert "Plugins" not in to_text(mixed([layer("a")], "a"), {"a"}).decode()

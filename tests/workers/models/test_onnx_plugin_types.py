@@ -33,7 +33,7 @@ def by_id(program: OnnxProgram) -> dict[str, Found]:
 def test_sizes_that_follow_the_batch_are_the_batchs_and_what_lies_behind_is_known_too(tmp_path: Path) -> None:
     found = shapes(opened(tmp_path))
     assert found["negative"] == found["positive"] == ["N", 5]
-    assert found["l"] == found["s"][:1] + [5] == ["N", 5]
+    assert found["l"] == found["r"] == ["N", 5]
 
 
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
@@ -70,7 +70,8 @@ def test_a_plugin_is_a_layer_whose_float_activations_are_edges_on_both_sides(tmp
 
 
 def test_integers_and_constants_at_a_plugin_are_no_edges(tmp_path: Path) -> None:
-    body = """g (float[n,4] x, int64[n] segment) => (float[k,4] y) <float[2,4] w = {1,2,3,4,5,6,7,8}, int64[2] i = {0,1}>
+    body = """g (float[n,4] x, int64[n] segment) => (float[k,4] y)
+    <float[2,4] w = {1,2,3,4,5,6,7,8}, int64[2] i = {0,1}>
     { [sums] y = ai.onnx.contrib.SegmentSum(x, segment) [fixed] z = ai.onnx.contrib.SegmentSum(w, i) }"""
     finder = LayerFinder(opened(tmp_path, body))
     (sums,) = finder.find()
