@@ -85,14 +85,14 @@ class LiveService:
 
 
 @contextmanager
-def live_service(folder: Path, *, with_worker: bool = True) -> Iterator[LiveService]:
+def live_service(folder: Path, *, with_worker: bool = True, **asked: Any) -> Iterator[LiveService]:
     """A server over this folder as long as the block lasts; a second one over the same folder finds all there."""
     temporary = folder / "temporary"
     temporary.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary))
         patch.setattr(tempfile, "tempdir", str(temporary))
-        settings = Settings(data_dir=folder / "data", host="127.0.0.1", port=0, reconcile_seconds=0.5)
+        settings = Settings(data_dir=folder / "data", host="127.0.0.1", port=0, reconcile_seconds=0.5, **asked)
         with (
             EmbeddedServer(settings, with_worker=with_worker) as server,
             httpx.Client(base_url=server.url, timeout=30) as http,
