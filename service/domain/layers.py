@@ -39,7 +39,7 @@ class Layer(Frozen):
     ``id`` is the node's own name and unique in the model; ``name`` is what people see: the module path
     (``layer1.0.conv1``; ``layer1.0.add`` for an operation without weights), the same in both model formats.
     ``activations``: the activation edges that this layer quantizes, each ``"<layer id>:<input index>"``; of a plugin
-    those behind it too (``output_edge``).
+    those behind it too, each ``"<layer id>=><output index>"``.
     ``macs`` are per sample, ``weight_bytes`` in float32.
     """
 

@@ -1,7 +1,5 @@
 """Finds the layers of an ONNX graph: quantizable nodes with their quantized inputs, names and costs."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -16,6 +14,7 @@ from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import OnnxProgram
 from workers.models.onnx_names import module_scope
 from workers.models.onnx_plugins import is_plugin, operator_of
+from workers.models.onnx_shapes import concrete, dims, may_be_same
 from workers.models.onnx_walk import all_nodes, count_readers, inner_graphs
 from workers.models.residual import Operand, is_residual, quantized_operands
 
@@ -31,8 +30,6 @@ ELEMENTWISE_NAMES = (
 )
 ELEMENTWISE = frozenset(ELEMENTWISE_NAMES.split())
 OPERATIONS = {"Conv": Operation.CONV, "ConvTranspose": Operation.CONV_TRANSPOSE, "Gemm": Operation.LINEAR}
-INFERRED_SYMBOL = "unk__"
-"""How shape inference names a size that it could not find out."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class LayerFinder:
         self._readers = count_readers(graph)
         self._given_out = {each.name for each in graph.output}
         declared = (*graph.value_info, *graph.input, *graph.output)
-        self._shapes = {each.name: _dims(each) for each in declared}
+        self._shapes = {each.name: dims(each) for each in declared}
         self._types = {each.name: each.type.tensor_type.elem_type for each in declared}
         self._names = Names()
         self._roots: dict[str, frozenset[str]] = {}
@@ -157,7 +154,7 @@ class LayerFinder:
         if shapes[0] is None or shapes[1] is None:
             self._skip(node.name, "the shapes of its operands are not known from the file")
             return None
-        if not _may_be_same(shapes[0], shapes[1]):
+        if not may_be_same(shapes[0], shapes[1]):
             return None
         self._residual.add(node.name)
         return self._make(node, Operation.ADD, quantized_operands(*operands))
@@ -239,7 +236,7 @@ class LayerFinder:
             self._skip(node.name, "it does not compute in float32")
             return None
         output = self._shapes.get(node.output[0])
-        sizes = _concrete(output)
+        sizes = concrete(output)
         layer = Layer(
             id=node.name,
             name=self._name(node, operation, source),
@@ -268,7 +265,7 @@ class LayerFinder:
             return 0
         if operation is Operation.PLUGIN:  # nobody knows
             return None
-        output = _concrete(self._shapes.get(node.output[0]))
+        output = concrete(self._shapes.get(node.output[0]))
         first, second = (self._sizes(name) for name in node.input[:2])
         if output is None or first is None or second is None:
             return None
@@ -281,37 +278,7 @@ class LayerFinder:
 
     def _sizes(self, name: str) -> list[int] | None:
         value = self._constants.value(name)
-        return list(value.shape) if value is not None else _concrete(self._shapes.get(name))
-
-
-def _dims(value: onnx.ValueInfoProto) -> tuple[int | str, ...] | None:
-    """Sizes; a symbol where the size is free, "" where nothing is known of it; None where not even the rank is."""
-    kind = value.type.tensor_type
-    if not kind.HasField("shape"):
-        return None
-    return tuple(each.dim_value if each.HasField("dim_value") else each.dim_param for each in kind.shape.dim)
-
-
-def _may_be_same(first: tuple[int | str, ...], second: tuple[int | str, ...]) -> bool:
-    """Whether two shapes are the same as far as they are known; a size of 1 beside an unknown one is a broadcast."""
-    if len(first) != len(second):
-        return False
-    for pair in zip(first, second, strict=True):
-        unknown = any(isinstance(each, str) and (not each or each.startswith(INFERRED_SYMBOL)) for each in pair)
-        if pair[0] != pair[1] and (not unknown or 1 in pair):
-            return False
-    return True
-
-
-def _concrete(dims: Sequence[int | str] | None) -> list[int] | None:
-    """The sizes with symbols as 1 (``2*batch`` as 2); None where one is unknown."""
-    if dims is None or "" in dims:
-        return None
-    multiples = [re.fullmatch(r"(\d+)\*\w+", each) if isinstance(each, str) else None for each in dims]
-    return [
-        each if isinstance(each, int) else int(multiple[1]) if multiple else 1
-        for each, multiple in zip(dims, multiples, strict=True)
-    ]
+        return list(value.shape) if value is not None else concrete(self._shapes.get(name))
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -5,6 +5,7 @@ checked, and what was called is asserted here.
 """
 
 import ctypes
+import hashlib
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -26,6 +27,7 @@ module = ModuleType("tensorrt")
 for name in REAL.split():
     setattr(module, name, getattr(trt, name))
 module.init_libnvinfer_plugins = lambda logger, namespace: True  # the real one calls into the library
+module.get_plugin_registry = lambda: None  # of empty stand-in libraries
 for name in ["Builder", "OnnxParser", "Runtime", "ICudaEngine", "IBuilderConfig", "INetworkDefinition"]:
     setattr(module, name, getattr(trt, name))
 sys.modules["tensorrt"] = module
@@ -105,6 +107,41 @@ def test_a_graph_that_cannot_be_parsed_is_a_failure_with_the_node(machine) -> No
     machine.parses = False
     with pytest.raises(EngineFailure, match=r"build failed: .*no such operator.*'odd'"):
         machine.maker.build(BuildRequest(b"onnx", ()))
+
+
+def test_plugin_libraries_are_registered_once_and_their_content_is_part_of_the_identity(
+    machine, monkeypatch, tmp_path
+) -> None:
+    registry = checked(trt.IPluginRegistry, load_library=lambda path: object())
+    monkeypatch.setattr(module, "get_plugin_registry", lambda: registry)
+    library = tmp_path / "plugins.so"
+    library.write_bytes(b"some plugins")
+    made = building.NativeMaker(gpu="GPU", device="cuda:0", timings=machine.timings, libraries=(library,))
+    building.NativeMaker(gpu="GPU", device="cuda:0", timings=machine.timings, libraries=(library,))
+    registry.load_library.assert_called_once_with(str(library))
+    assert made.identity == f"{machine.maker.identity}/{hashlib.sha256(b'some plugins').hexdigest()}"
+
+
+@pytest.mark.parametrize("raised", [False, True], ids=["no handle", "an error"])
+def test_a_graph_with_a_plugin_that_cannot_be_parsed_names_it_its_setting_and_its_library(
+    machine, monkeypatch, tmp_path, raised
+) -> None:
+    def load(path: str) -> None:
+        if raised:
+            raise RuntimeError("undefined symbol: nobody")
+
+    monkeypatch.setattr(module, "get_plugin_registry", lambda: checked(trt.IPluginRegistry, load_library=load))
+    library = tmp_path / "broken.so"
+    made = building.NativeMaker(gpu="GPU", device="cuda:0", timings=machine.timings, libraries=(library,))
+    machine.parses = False
+    why = "undefined symbol: nobody" if raised else "TensorRT cannot load it"
+    wanted = (
+        rf"no such operator.*plugins maker::Swirl.*TENSORRT_PLUGIN_LIBRARIES names broken\.so \(not loaded: {why}\)"
+    )
+    with pytest.raises(EngineFailure, match=wanted):
+        made.build(BuildRequest(b"onnx", (), plugins=("maker::Swirl",)))
+    with pytest.raises(EngineFailure, match="names no library"):
+        machine.maker.build(BuildRequest(b"onnx", (), plugins=("maker::Swirl",)))
 
 
 def test_a_build_that_fails_gives_the_error_that_tensorrt_logged(machine) -> None:

@@ -14,9 +14,10 @@ import pytest
 from service.domain.errors import InvalidInput, Unavailable
 from service.domain.layers import Variant, controls
 from service.domain.settings import WeightGranularity
+from tests.workers import plugins
 from tests.workers.backends.ranges import calibrated
 from workers.backends.onnxruntime import OnnxRuntimeBackend
-from workers.backends.protocol import OpenSettings
+from workers.backends.protocol import OpenSettings, PluginLibraries
 from workers.backends.tensorrt.backend import TensorRTBackend, native_maker
 from workers.backends.tensorrt.seam import BuildRequest, EngineFailure
 
@@ -29,7 +30,11 @@ class RuntimeEngine:
     ignored: frozenset[str]
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        session = onnxruntime.InferenceSession(self.model.SerializeToString(), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        if any(node.domain for node in self.model.graph.node):
+            options.register_custom_ops_library(str(plugins.library()))
+        content = self.model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
@@ -189,3 +194,39 @@ def test_where_tensorrt_is_missing_a_model_opens_and_only_running_it_is_refused(
 def test_the_cost_of_a_variant_is_declared_to_be_its_engine(path) -> None:
     assert opened(path, RuntimeMaker()).facts.cost_per_layer
     assert not OnnxRuntimeBackend().open(path, OpenSettings()).facts.cost_per_layer
+
+
+def with_plugin(folder: Path, maker: RuntimeMaker, **settings: Any) -> Any:
+    """The model of tests/workers/plugins.py; TensorRT's own library is a file that stands for one."""
+    trt_library = folder / "trt.so"
+    trt_library.write_bytes(b"plugins")
+    libraries = PluginLibraries((plugins.library(),), (trt_library,))
+    backend = TensorRTBackend(lambda device: maker, folder / "cache")
+    asked = OpenSettings(device="cuda:0", libraries=libraries, **settings)
+    return calibrated(backend.open(plugins.saved(folder), asked), {"x": plugins.samples()})
+
+
+def test_a_plugin_is_given_with_pairs_on_both_sides_and_computes_in_float(tmp_path) -> None:
+    """The engine's inspector shows no int8 at the plugin: the pairs around it are what was asked for."""
+    maker = RuntimeMaker(ignored=frozenset({"split"}))
+    model = with_plugin(tmp_path, maker)
+    x = {"x": plugins.samples(8, seed=1)}
+    wanted = {each.variant.name: each.outputs for each in model._onnx.evaluate([x], variants(model))}
+    for each in model.evaluate([x], variants(model)):
+        assert each.failure is None
+        np.testing.assert_allclose(each.outputs["scores"], wanted[each.variant.name]["scores"], atol=1e-5)
+    assert {each.plugins for each in maker.requests} == {("ai.onnx.contrib::NegPos",)}
+    assert set(model.facts.libraries.values()) == {plugins.library().name, "trt.so"}
+
+
+def test_implicit_int8_has_the_ranges_of_a_plugins_own_outputs(tmp_path) -> None:
+    maker = RuntimeMaker()
+    model = with_plugin(tmp_path, maker, implicit_int8=True)
+    list(model.evaluate([{"x": plugins.samples()}], [Variant(name="v", int8=frozenset({"split"}))]))
+    (request,) = maker.requests
+    assert request.implicit is not None
+    assert request.implicit.ranges == {
+        "h": model._amax["split:0"],
+        "negative": model._amax["split=>0"],
+        "positive": model._amax["split=>1"],
+    }

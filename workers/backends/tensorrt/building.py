@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import tensorrt as trt
@@ -132,6 +133,7 @@ class NativeMaker:
             self._timings.write(bytes(learned.serialize()))
 
 
+@cache  # TensorRT's registry belongs to the process, and takes no plugin twice
 def load_plugins(path: Path) -> str | None:
     """Register the plugins of a library with TensorRT; why that cannot be done, None where it was."""
     try:

@@ -126,6 +126,13 @@ class TensorRTModel:
         names = ([each.name for each in self.facts.inputs], [each.name for each in self.facts.outputs])
         return EngineSession(engine, *names)
 
+    def _readers_of_plugins(self, int8: frozenset[str]) -> set[str]:
+        """The nodes that read what plugins in int8 give: quantized values, whatever type they are read in."""
+        graph = self._read.program.skeleton.graph
+        quantized = {each.node: each.quantized_outputs for each in self._read.found if each.layer.id in int8}
+        made = {node.output[index] for node in graph.node for index in quantized.get(node.name, ())}
+        return {node.name for node in graph.node if made.intersection(node.input)}
+
     def _not_realised(self, engine: Engine, int8: frozenset[str]) -> str | None:
         try:
             layers = read_layers(engine.information())
@@ -134,5 +141,6 @@ class TensorRTModel:
         # a plugin itself computes in float: what stands around it in a strongly typed network is what was asked for
         checked = [each for each in self._read.found if each.layer.op is not Operation.PLUGIN]
         wanted = {each.node: len(each.operands) for each in checked if each.layer.id in int8}
-        unwanted = [each.node for each in checked if each.layer.id not in int8]
+        free = self._readers_of_plugins(int8)
+        unwanted = [each.node for each in checked if each.layer.id not in int8 and each.node not in free]
         return why_not_realised(layers, wanted, unwanted)
