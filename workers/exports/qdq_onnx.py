@@ -26,7 +26,7 @@ from workers.models.onnx_constants import Constants
 from workers.models.onnx_graph import OnnxProgram, declare_external, without_unused
 from workers.models.onnx_layers import Found
 from workers.models.onnx_names import fresh_prefix
-from workers.models.onnx_walk import all_names
+from workers.models.onnx_walk import all_names, rename_reads
 
 Array = npt.NDArray[np.generic]
 
@@ -139,47 +139,39 @@ class _Graph:
         self._plan = plan
         self._settings = settings
         self._pairs: dict[str, str] = {}
+        self._behind: dict[str, str] = {}  # output of a plugin → what every reader reads for it
         self._weights: dict[tuple[str, int | None], str] = {}
 
     def add(self, original: onnx.NodeProto, found: Found | None) -> None:
         """Append a node; in int8 where ``found`` is its layer."""
         node = onnx.NodeProto()
         node.CopyFrom(original)
+        rename_reads(node, self._behind)
         if found is None:
             self._graph.node.append(node)
             return
         for index in found.operands:
-            node.input[index] = self._pair(node.input[index])
+            node.input[index] = self._pair(original.input[index])
         if found.weight is not None:
             node.input[found.weight[0]] = self._weight(node.input[found.weight[0]], found)
-        behind = self._raw_outputs(node, found)
         self._graph.node.append(node)
-        for tensor, raw in behind.items():
-            self._add_pair(tensor, raw, tensor)
-            self._pairs[tensor] = tensor
+        for index in found.quantized_outputs:
+            if node.output[index] in self._plan.amax:  # else nobody reads it
+                self._behind[node.output[index]] = self._pair(node.output[index])
 
     def _pair(self, tensor: str) -> str:
         """The dequantized tensor; its pair is made at the first call."""
         if tensor not in self._pairs:
             self._pairs[tensor] = f"{self._prefix}{tensor}_dq"
-            self._add_pair(tensor, tensor, self._pairs[tensor])
+            self._add_pair(tensor, self._pairs[tensor])
         return self._pairs[tensor]
 
-    def _raw_outputs(self, node: onnx.NodeProto, found: Found) -> dict[str, str]:
-        """Rename the outputs that get a pair behind them; tensor → its name before quantization."""
-        renamed = {}
-        for index in found.quantized_outputs:
-            tensor = node.output[index]
-            if tensor in self._plan.amax:  # else nobody reads it
-                node.output[index] = renamed[tensor] = f"{self._prefix}{tensor}_raw"
-        return renamed
-
-    def _add_pair(self, tensor: str, source: str, result: str) -> None:
+    def _add_pair(self, tensor: str, result: str) -> None:
         stem = f"{self._prefix}{tensor}"
         scale = numpy_helper.from_array(np.asarray(scale_of(self._plan.amax[tensor])), f"{stem}_scale")
         zero = numpy_helper.from_array(np.zeros((), dtype=np.int8), f"{stem}_zero")
         self._graph.initializer.extend([scale, zero])
-        self._node("QuantizeLinear", [source, scale.name, zero.name], f"{stem}_q", stem)
+        self._node("QuantizeLinear", [tensor, scale.name, zero.name], f"{stem}_q", stem)
         self._node("DequantizeLinear", [f"{stem}_q", scale.name, zero.name], result, stem)
 
     def _node(self, op: str, inputs: list[str], output: str, stem: str, **attributes: int) -> None:

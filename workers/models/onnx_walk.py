@@ -1,7 +1,7 @@
 """Walks ONNX graphs, the bodies of If, Loop and Scan included."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -23,6 +23,17 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield node
         for inner in inner_graphs(node):
             yield from all_nodes(inner)
+
+
+def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, and the bodies of its control flow, read other tensors. ``names``: tensor → what to read for it."""
+    for index, name in enumerate(node.input):
+        node.input[index] = names.get(name, name)
+    for inner in inner_graphs(node):
+        for each in inner.node:
+            rename_reads(each, names)
+        for output in inner.output:  # a body may give out what it only reads
+            output.name = names.get(output.name, output.name)
 
 
 def count_readers(graph: onnx.GraphProto) -> Counter[str]:

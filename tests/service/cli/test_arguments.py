@@ -58,3 +58,12 @@ def test_doctor_names_brokers_database_disk_and_server() -> None:
     assert result.exit_code == 0
     for part in ("broker valkey", "broker filesystem", "database", "disk", "server"):
         assert part in result.stdout
+
+
+def test_doctor_names_a_plugin_library_that_is_left_out_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTSIEVE_CUSTOM_OP_LIBRARIES", "/nowhere/ops.so")
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    (row,) = [line for line in result.stdout.splitlines() if "plugins onnxruntime" in line]
+    assert "no" in row.split("│")[2]
+    assert "/nowhere/ops.so · left out: it cannot be read: No such file or directory" in row

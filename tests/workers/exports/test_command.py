@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from tests.workers import plugins
 from tests.workers.exports.graphs import saved
 from workers.exports.command import main
 
@@ -96,3 +97,36 @@ def test_an_error_is_one_line_and_exit_status_2(
     assert message in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (files / "q.onnx").exists()
+
+
+def test_a_cache_of_a_model_with_a_plugin_needs_the_library_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins.saved(tmp_path)
+    tensors = ("x", "h", "negative", "positive", "l", "r", "s", "t")
+    entries = "".join(f"{name}: 3d4ccccd\n" for name in tensors)
+    (tmp_path / "some.cache").write_text(f"TRT-8510-EntropyCalibration2\n{entries}")
+    monkeypatch.delenv("QUANTSIEVE_CUSTOM_OP_LIBRARIES", raising=False)
+    assert run(tmp_path, "convert", "m.onnx", "some.cache", "-o", "q.onnx") == 2
+    assert "ai.onnx.contrib::NegPos (node 'split')" in capsys.readouterr().err
+    monkeypatch.setenv("QUANTSIEVE_CUSTOM_OP_LIBRARIES", str(plugins.library()))
+    assert run(tmp_path, "convert", "m.onnx", "some.cache", "-o", "q.onnx") == 0
+    assert f"{len(plugins.LAYERS)} layers in int8, 0 left in floating point" in capsys.readouterr().out
+
+    monkeypatch.delenv("QUANTSIEVE_CUSTOM_OP_LIBRARIES")  # neither of these runs the model
+    assert run(tmp_path, "lint-qdq", "q.onnx") == 0
+    back = ["--to-cache", "back.cache", "-o", "plain.onnx", "--tensorrt-version", "8510"]
+    assert run(tmp_path, "convert", "q.onnx", *back) == 0
+    written = (tmp_path / "back.cache").read_text()
+    assert "negative: 3d4ccccd" in written
+    assert "positive: 3d4ccccd" in written
+
+
+def test_a_plugin_without_the_scale_of_an_output_stays_in_floating_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugins.saved(tmp_path)
+    (tmp_path / "some.cache").write_text("TRT-8510-EntropyCalibration2\nx: 3d4ccccd\nh: 3d4ccccd\n")
+    monkeypatch.setenv("QUANTSIEVE_CUSTOM_OP_LIBRARIES", str(plugins.library()))
+    assert run(tmp_path, "convert", "m.onnx", "some.cache", "-o", "q.onnx") == 0
+    assert "split: the cache has no entry for the tensor 'negative'" in capsys.readouterr().out

@@ -160,8 +160,8 @@ def test_a_plugin_in_int8_has_pairs_before_and_behind_it(tmp_path: Path) -> None
     model = written(tmp_path, export)
     read = readers(model)
     assert read["plug"] == ["int8/x_dq"]
-    assert read["int8/a_QuantizeLinear"] == ["int8/a_raw", "*", "*"]
-    assert read["conv"][0] == "a"
+    assert read["int8/a_QuantizeLinear"] == ["a", "*", "*"]
+    assert read["conv"][0] == read["soft"][0] == "int8/a_dq"
     assert ops(model).count("QuantizeLinear") == 2
     assert lint_qdq(export.model, export.weights) == ()
     with pytest.raises(InvalidInput, match="plug=>0"):
@@ -209,3 +209,17 @@ def test_the_program_comes_back_untouched(tmp_path: Path) -> None:
         assert export.int8 == ("second", "sum")
     assert program.skeleton.SerializeToString() == before
     assert program.weights == weights
+
+
+def test_the_bodies_of_control_flow_read_a_plugins_output_quantized_too(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18, "maker.example" : 1]>
+    g (bool c, float[1,2] x) => (float[1,2] y) <float[1,2] a>
+    { [plug] a = maker.example.Swirl(x)
+      [either] y = If (c) < then_branch = one () => (float[1,2] u) { u = Relu(a) },
+                            else_branch = two () => (float[1,2] v) { v = Add(a, a) }> }"""
+    program = OnnxProgram(onnx.parser.parse_model(text), {}, (), (), 1, 0)
+    found = LayerFinder(program).find()
+    model = written(tmp_path, export_qdq(program, found, ranges(found)))
+    (either,) = [node for node in model.graph.node if node.op_type == "If"]
+    inside = {name for branch in either.attribute for node in branch.g.node for name in node.input}
+    assert inside == {"int8/a_dq"}

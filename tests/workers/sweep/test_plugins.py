@@ -113,6 +113,7 @@ def test_the_calibration_cache_holds_the_scales_of_the_plugins_outputs(equipped:
     assert entries["h"] == pytest.approx(amax["split:0"])
     assert entries["negative"] == pytest.approx(amax["split=>0"])
     assert entries["positive"] == pytest.approx(amax["split=>1"])
+    assert set(entries) == {"x", "h", "negative", "positive", "l", "r", "s"}, "the graph's own names, and no others"
 
 
 def test_so_it_does_where_they_are_outputs_of_the_graph(equipped: Installation) -> None:
