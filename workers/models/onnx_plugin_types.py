@@ -113,7 +113,8 @@ def _shapes(model: onnx.ModelProto, session: Any, wanted: Sequence[str]) -> dict
 def _size(sizes: tuple[int, ...], symbol: str) -> int | str:
     if sizes == BATCHES:
         return symbol
-    return sizes[0] if len(set(sizes)) == 1 else ""
+    # nothing found on random samples says nothing of how much is found on others
+    return sizes[0] if len(set(sizes)) == 1 and sizes[0] else ""
 
 
 def _batch_symbol(graph: onnx.GraphProto) -> str:

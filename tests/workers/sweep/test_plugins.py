@@ -78,10 +78,11 @@ def test_the_plugin_is_a_layer_of_the_table_with_ranges_before_and_behind_it(equ
     assert "split,split,Plugin" in files["layers.csv"].decode()
 
 
+@pytest.mark.parametrize("exclude", [[], ["sum"]], ids=["all in int8", "a float layer behind it"])
 def test_the_file_that_deploys_has_pairs_around_the_plugin_and_computes_what_was_measured(
-    equipped: Installation,
+    equipped: Installation, exclude: list[str]
 ) -> None:
-    report, files = swept(equipped)
+    report, files = swept(equipped, exclude=exclude)
     model = onnx.load_from_string(files["mixed.onnx"])
     makers = {name: node for node in model.graph.node for name in node.output}
     (plugin,) = [node for node in model.graph.node if node.op_type == "NegPos"]
