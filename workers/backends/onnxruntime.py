@@ -83,6 +83,7 @@ class OnnxModel:
         import onnxruntime
 
         from workers.models.onnx_cuts import Cuts
+        from workers.models.onnx_dataflow import onnx_costs
         from workers.models.onnx_libraries import contents
         from workers.models.onnx_plugins import plugins_of
 
@@ -97,6 +98,7 @@ class OnnxModel:
             folded_batch_norms=program.folded_batch_norms,
             batch_size=program.batch_size,
             libraries=contents(self._libraries),
+            costs=onnx_costs(program, found),
         )
         self._runtime = onnxruntime
         self._settings = settings

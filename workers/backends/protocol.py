@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from service.domain.costs import CostModel
 from service.domain.layers import Layer, SkippedOperation, TensorSpec, Variant
 from service.domain.settings import BackendName, WeightGranularity
 from workers.data.binding import Batch
@@ -84,6 +85,7 @@ class ModelFacts:
 
     ``batch_size`` is the only one that the model takes, None where it takes any: smaller batches are filled up.
     ``live_bytes``: the most that the tensors of one sample take at once in a plain run; None where it is not known.
+    ``costs``: what the layers cost and how they hang together, as far as the file tells.
     ``cost_per_layer``: a variant costs more to prepare (an engine's build) than to run on a shard.
     ``libraries``: SHA-256 → file name of the plugin libraries that it may use; none where its operators are standard.
     """
@@ -94,6 +96,7 @@ class ModelFacts:
     skipped: tuple[SkippedOperation, ...]
     folded_batch_norms: int
     batch_size: int | None
+    costs: CostModel
     live_bytes: int | None = None
     cost_per_layer: bool = False
     libraries: Mapping[str, str] = field(default_factory=dict)

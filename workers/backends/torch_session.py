@@ -15,6 +15,7 @@ from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, 
 from workers.backends.torch_output_errors import ErrorMeter
 from workers.backends.torch_tree import ERRORS, TorchTree
 from workers.engine.fixed_batch import filled, length_of
+from workers.models.torch_dataflow import torch_costs
 from workers.models.torch_export import TorchProgram
 from workers.models.torch_layers import Found, LayerFinder, Weight
 
@@ -89,6 +90,7 @@ class TorchSession:
             skipped=tuple(finder.skipped),
             folded_batch_norms=program.folded_batch_norms,
             batch_size=program.batch_size,
+            costs=torch_costs(program, self._found),
         )
         self._device = torch.device(settings.device)
         self._module = program.module

@@ -113,7 +113,7 @@ class LayerFinder:
             return self._addition(node)
         if target in POOLS:
             return self._make(node, Operation.AVERAGE_POOL, (0,))
-        reason = UNSUPPORTED.get(_short_name(node))
+        reason = UNSUPPORTED.get(short_name(node))
         if reason is not None:
             name = self._names.of_weighted(module_path(node) or node.name)
             self.skipped.append(SkippedOperation(id=node.name, name=name, reason=reason))
@@ -192,7 +192,7 @@ class LayerFinder:
         return self._roots[node]
 
     def _walked_inputs(self, node: fx.Node) -> list[fx.Node]:
-        if node in self._residual or node in self._weighted or _short_name(node).removesuffix("_") not in ELEMENTWISE:
+        if node in self._residual or node in self._weighted or short_name(node).removesuffix("_") not in ELEMENTWISE:
             return []
         return [each for each in node.all_input_nodes if each not in self._constants]
 
@@ -229,7 +229,7 @@ class LayerFinder:
         return self._names.of_weighted(path or node.name)
 
 
-def _short_name(node: fx.Node) -> str:
+def short_name(node: fx.Node) -> str:
     """``add`` of ``aten.add.Tensor``; "" for what is not an ATen operation."""
     name = str(node.target)
     return name.split(".")[1] if node.op == "call_function" and name.startswith("aten.") else ""

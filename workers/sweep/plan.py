@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from service.domain.costs import CostModel
 from service.domain.layers import LAYER_PREFIX, Frozen, Layer, SkippedOperation, TensorSpec, Variant, controls
 from service.domain.settings import SweepMode
 
@@ -37,6 +38,7 @@ class Plan(Frozen):
     calibration_samples: int
     calibration_shards: tuple[Shard, ...] = ()
     has_labels: bool
+    costs: CostModel = CostModel(layers=())
     shards_in_table: int = 0
 
     def order(self) -> npt.NDArray[np.int64]:

@@ -56,6 +56,7 @@ def run(job: Job) -> Prepared:
         calibration_samples=calibration_samples,
         calibration_shards=cut_calibration(calibration_samples, size),
         has_labels=dataset.targets is not None,
+        costs=model.facts.costs,
     )
     environment = _environment(job) | {"libraries": dict(model.facts.libraries)}
     return Prepared(plan, environment, _warnings(job, plan))
