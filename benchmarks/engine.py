@@ -157,7 +157,8 @@ def differences(
 
 
 def use_one_thread() -> None:
-    """For all that runs from here on."""
+    """Of a CPU, for all that runs from here on."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # or sweeps would run on a GPU, beside plain passes that do not
     warnings.simplefilter("ignore", FutureWarning)  # of torch's own loader
     torch.set_num_threads(1)
     # ONNX Runtime's threads are as many as the processors that the process may use

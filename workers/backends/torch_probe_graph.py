@@ -245,8 +245,8 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         (delta,) = ctx.saved_tensors
         mine, error = (ctx.split.parts(each, ctx.samples) for each in (gradient, delta))
-        # (samples, 1, values) @ (samples, values, 1)
-        return gradient, torch.bmm(mine[:, None].float(), error[:, :, None].float()).reshape(-1), None, None
+        # on a CPU four times as fast as the same by bmm
+        return gradient, torch.linalg.vecdot(mine.float(), error.float()), None, None
 
 
 class _Run:
