@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput, QuantsieveError
-from workers.calibration.cache import CacheAlgorithm, CalibrationCache, read_cache, write_cache
+from service.inspection.calibration_cache import CalibrationCache, read_cache, write_cache
 
 if TYPE_CHECKING:
     from workers.exports.lint_rules import Finding

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 
 from service.domain.errors import InvalidInput
+from service.inspection.calibration_cache import CacheEntry, CalibrationCache
 from service.inspection.formats import quoted
-from workers.calibration.cache import CacheEntry, CalibrationCache
 from workers.exports.onnx_steps import is_plugin
 from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq, output_edge
 from workers.models.onnx_graph import OnnxProgram

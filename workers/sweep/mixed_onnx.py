@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput, first_line
 from service.domain.layers import Variant
 from service.domain.settings import WeightGranularity
+from service.inspection.calibration_cache import write_cache
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.protocol import Array, OpenSettings
-from workers.calibration.cache import CacheAlgorithm, write_cache
 from workers.data.binding import Batch
 from workers.exports.onnx_file import write_onnx
 from workers.exports.qdq_lint import lint_qdq

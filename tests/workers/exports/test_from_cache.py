@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput
+from service.inspection.calibration_cache import CacheEntry, CalibrationCache
 from tests.workers.exports.graphs import HEAD, opened, readers, run, saved, written
-from workers.calibration.cache import CacheAlgorithm, CacheEntry, CalibrationCache
 from workers.exports.from_cache import FromCache, LeftFloat, Renamed, folded_names, from_cache
 
 BODY = """g (float[n,2,4,4] x) => (float[n,2,4,4] y)

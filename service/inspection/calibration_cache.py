@@ -8,26 +8,17 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from math import isfinite
 from typing import Self
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput
 from service.inspection.formats import quoted
 
 HEADER = re.compile(r"TRT-([0-9]+)-([A-Za-z0-9]+)")
 BITS = re.compile(r"[0-9a-f]{8}")
 SEPARATOR = ": "
-
-
-class CacheAlgorithm(StrEnum):
-    """Which of TensorRT's calibrators wrote a cache; only the same one reads it again."""
-
-    ENTROPY_2 = "EntropyCalibration2"
-    ENTROPY = "EntropyCalibration"
-    MIN_MAX = "MinMaxCalibration"
-    LEGACY = "LegacyCalibration"
 
 
 @dataclass(frozen=True)
