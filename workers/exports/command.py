@@ -93,20 +93,21 @@ def _from_cache(options: argparse.Namespace) -> int:
     settings = QdqSettings(transposed_axis=options.transposed_axis, half_fallback=options.half)
     made = from_cache(program, LayerFinder(program).find(), cache, aliases=aliases, settings=settings)
     files = write_onnx(options.output, made.export.model, made.export.weights)
-    print(f"{len(made.export.int8)} layers in int8, {len(made.left_float)} left in floating point")
-    for left in made.left_float:
+    print(f"{len(made.export.int8)} layers in int8, {len(made.ranges.left_float)} left in floating point")
+    for left in made.ranges.left_float:
         print(f"  {left.name}: {left.reason}")
     for rescaled in made.export.rescaled:
         others = ", ".join(rescaled.shared_with)
         print(f"  {rescaled.edge}: range {rescaled.before:.6g} became {rescaled.amax:.6g}, one scale with {others}")
-    for renamed in made.renamed:
+    for renamed in made.ranges.renamed:
         print(f"  {renamed.tensor}: its scale stands under {renamed.entry}, the name before its batch norm was folded")
     for kept in made.export.kept_float32:
         print(f"  {kept.layer}: float32, not float16: {kept.reason}")
-    if made.unused:
+    unused = made.ranges.unused
+    if unused:
         print(
-            f"{len(made.unused)} entries of the cache belong to no quantized input: {', '.join(made.unused[:8])}"
-            + (", …" if len(made.unused) > 8 else "")
+            f"{len(unused)} entries of the cache belong to no quantized input: {', '.join(unused[:8])}"
+            + (", …" if len(unused) > 8 else "")
         )
     print("wrote " + ", ".join(str(file) for file in files))
     return 0

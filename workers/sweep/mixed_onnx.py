@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,13 @@ def _made(job: Job, fallback: frozenset[str]) -> tuple[File, ...]:
 
 
 def _cache(job: Job, read: ReadModel, settings: QdqSettings) -> bytes:
-    """Of every layer that has ranges: which of them are int8 is told elsewhere."""
+    """Of every layer that has ranges: which of them are int8 is told elsewhere.
+
+    As they were measured: who builds from a cache gives the branches of a Concat one scale by itself.
+    """
     without = frozenset(each.layer.id for each in read.found) - {each.id for each in job.active_layers()}
-    whole: QdqExport = export_qdq(read.program, read.found, job.amax, fallback=without, settings=settings)
+    measured = replace(settings, unify=False)
+    whole: QdqExport = export_qdq(read.program, read.found, job.amax, fallback=without, settings=measured)
     found = to_cache(whole.model, whole.weights, version=CACHE_VERSION, algorithm=CacheAlgorithm.ENTROPY_2)
     return write_cache(found.cache)
 

@@ -15,7 +15,7 @@ from service.settings import Settings
 from service.store import workers
 from service.store.blobs import BlobStore
 from service.store.database import Database
-from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
+from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.workers import Heartbeat
 from tests.service.api.files import npz_bytes, onnx_bytes
 
@@ -89,14 +89,19 @@ class Service:
         """No file, no row, no hint."""
         assert [path for path in self.blobs.folder.rglob("*") if path.is_file()] == []
         with self.database.read() as session:
-            assert [session.query(table).count() for table in (ModelRow, DatasetRow, SweepRow, UnitRow)] == [0] * 4
+            tables = (ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow, UnitRow)
+            assert [session.query(table).count() for table in tables] == [0] * len(tables)
         assert self.hints.published == []
 
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
-        data_dir=tmp_path / "data", database_url=database_url, max_model_bytes=50_000, max_dataset_bytes=60_000
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        max_model_bytes=50_000,
+        max_dataset_bytes=60_000,
+        max_calibration_bytes=40_000,
     )
 
 
