@@ -59,6 +59,10 @@ class Client:
             parameters["preprocessing"] = preprocessing.model_dump_json(exclude_none=True)
         return self._upload("/v1/datasets", path, parameters)
 
+    def upload_calibration(self, path: Path, name: str | None = None) -> Document:
+        """Upload a calibration cache of TensorRT; the resource, ready for use. Raises ApiProblem."""
+        return self._upload("/v1/calibrations", path, {"name": name or path.name})
+
     def _upload(self, url: str, path: Path, parameters: Mapping[str, str]) -> Document:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
         return self._json("POST", url, params=parameters, content=_pieces(path), headers=headers)

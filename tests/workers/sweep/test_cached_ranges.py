@@ -14,15 +14,18 @@ from workers.sweep.plan import MERGE_ROUND
 HEADER = "TRT-8510-EntropyCalibration2\n"
 ONE = f"{HEADER}x: 3ca3d70a\nr: 3cf5c28f\n".encode()
 
-# branches with ranges of their own meet in a Concat, where an engine wants one scale; pooled values are read again
+# branches with ranges of their own meet in a Concat, where an engine wants one scale
 BRANCHES = """g (float[N,4] x) => (float[N,3] scores)
 <float[4,4] a = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}, float one = {0.01}, float[3,8] b = {
- 1,0.5,-1,0.25,1,0.5,-1,0.25, -1,1,0.5,-0.25,1,1,1,1, 0.5,-1,1,0.125,-1,1,-1,1}>
+ 1,0.5,-1,0.25,1,0.5,-1,0.25, -1,1,0.5,-0.25,1,1,1,1, 0.5,-1,1,0.125,-1,1,-1,1},
+ float[3,4] e = {1,0.5,-1,0.25, -1,1,0.5,-0.25, 0.5,-1,1,0.125}>
 { [small] s = Mul(x, one)
   [left] l = Gemm <transB = 1> (s, a)
   [right] r = Gemm <transB = 1> (x, a)
   [joined] c = Concat <axis = 1> (l, r)
-  [last] scores = Gemm <transB = 1> (c, b) }"""
+  [also] d = Gemm <transB = 1> (l, e)
+  [last] f = Gemm <transB = 1> (c, b)
+  [sum] scores = Add(f, d) }"""
 
 # the batch norm is folded away: a cache may have its output under its own name, or the convolution's
 NORMED = """g (float[N,4] x) => (float[N,3] scores)
