@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.api import calibrations, datasets, health, models, problems, results, sweeps, workers
+from service.api import calibrations, conversions, datasets, health, models, problems, results, sweeps, workers
 from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
 from service.api.guard import Guard
@@ -33,6 +33,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     calibrations.router,
     sweeps.router,
     results.router,
+    conversions.router,
     workers.router,
     health.router,
 )

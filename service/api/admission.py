@@ -50,7 +50,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     _check_method(settings)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
-    warnings = _check_workers(backend, live)
+    warnings = check_workers(backend, live)
     return Admission(subjects, backend, warnings)
 
 
@@ -151,7 +151,8 @@ def _check_samples(settings: SweepSettings, subjects: Subjects) -> None:
         raise InvalidInput(message, field="samples")
 
 
-def _check_workers(backend: BackendName, live: Sequence[WorkerRow]) -> tuple[dict[str, str], ...]:
+def check_workers(backend: BackendName, live: Sequence[WorkerRow]) -> tuple[dict[str, str], ...]:
+    """Warnings where the work has to wait for a worker; raises Unavailable where those that are there can't do it."""
     offers: list[dict[str, Any]] = [worker.capabilities.get(backend.value) or {} for worker in live]
     if any(offer.get("available") for offer in offers):
         return ()

@@ -25,6 +25,7 @@ Array = npt.NDArray[np.generic]
 OLDEST_OPSET = 13  # per-channel QuantizeLinear came with it
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+QUANTIZED_CODE = "model-quantized"
 HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
 KNOWN_TYPES = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
@@ -46,7 +47,7 @@ class OnnxProgram:
 
 def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
     """Open the file; raises RejectedFile that says what is wrong."""
-    model = _load(path)
+    model = load_onnx(path)
     _fix_inputs(model)
     name_nodes(model.graph)
     _refuse(model)
@@ -67,7 +68,8 @@ def read_onnx(path: Path, *, fuse_bn: bool) -> OnnxProgram:
     return OnnxProgram(skeleton, weights, inputs, outputs, _batch_size(inputs), folded)
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """The checked model of an upload, its external data read; raises RejectedFile that says what is wrong."""
     if is_zip(read_head(path)):
         with unpacked(path) as file:
             return _checked(_parse(file), file)
@@ -128,7 +130,8 @@ def _refuse(model: onnx.ModelProto) -> None:
             raise RejectedFile(f"operator {node.domain}::{node.op_type} (node {node.name!r}) is not a standard one")
         if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
             raise RejectedFile(
-                f"the model is quantized already (node {node.name!r}, {node.op_type}); upload the fp32 one"
+                f"the model is quantized already (node {node.name!r}, {node.op_type}); upload the fp32 one",
+                code=QUANTIZED_CODE,
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.domain.caches import CacheAlgorithm
+from service.domain.conversion import DEFAULT_VERSION
 from service.domain.errors import InvalidInput, first_line
 from service.domain.layers import Variant
 from service.domain.settings import WeightGranularity
@@ -25,8 +26,6 @@ from workers.sweep.job import Job
 from workers.sweep.outcome import File
 
 MODEL, CACHE, CHECKS = "mixed.onnx", "calibration.cache", "mixed.json"
-CACHE_VERSION = "100300"
-"""TensorRT 10.3: the last majors that read caches compare the algorithm's name only."""
 COMPARED_SAMPLES = 32
 
 
@@ -68,7 +67,7 @@ def _cache(job: Job, read: ReadModel, settings: QdqSettings) -> bytes:
     without = frozenset(each.layer.id for each in read.found) - {each.id for each in job.active_layers()}
     measured = replace(settings, unify=False)
     whole: QdqExport = export_qdq(read.program, read.found, job.amax, fallback=without, settings=measured)
-    found = to_cache(whole.model, whole.weights, version=CACHE_VERSION, algorithm=CacheAlgorithm.ENTROPY_2)
+    found = to_cache(whole.model, whole.weights, version=DEFAULT_VERSION, algorithm=CacheAlgorithm.ENTROPY_2)
     return write_cache(found.cache)
 
 
