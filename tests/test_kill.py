@@ -162,7 +162,7 @@ def undisturbed(service: Service) -> dict[str, Any]:
 
 @dataclass
 class Watch:
-    """Looks at the units of a sweep, or of a conversion, through a connection of its own, which can hold the database's write lock."""
+    """Looks at the units of a sweep or a conversion through a connection of its own, which can hold the write lock."""
 
     database: Path
     subject_id: str
