@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.api import datasets, health, models, problems, results, sweeps, workers
+from service.api import calibrations, conversions, datasets, health, models, problems, results, sweeps, workers
 from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
 from service.api.guard import Guard
@@ -30,8 +30,10 @@ DESCRIPTION = (
 ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     datasets.router,
+    calibrations.router,
     sweeps.router,
     results.router,
+    conversions.router,
     workers.router,
     health.router,
 )
@@ -82,7 +84,8 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(BodyLimit, uploads=frozenset({models.router.prefix, datasets.router.prefix}))
+    uploads = (models.router, datasets.router, calibrations.router)
+    app.add_middleware(BodyLimit, uploads=frozenset(each.prefix for each in uploads))
     app.add_middleware(Guard, host=settings.host)
     return app
 

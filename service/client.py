@@ -8,9 +8,10 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from service.domain.conversion import ConversionSettings
 from service.domain.errors import QuantsieveError
 from service.domain.settings import Preprocessing, SweepSettings
-from service.domain.states import ResourceState, SweepState
+from service.domain.states import ConversionState, ResourceState, SweepState
 
 PIECE_BYTES = 2**20
 POLL_SECONDS = 0.5
@@ -58,6 +59,10 @@ class Client:
         if preprocessing is not None and not preprocessing.is_identity:
             parameters["preprocessing"] = preprocessing.model_dump_json(exclude_none=True)
         return self._upload("/v1/datasets", path, parameters)
+
+    def upload_calibration(self, path: Path, name: str | None = None) -> Document:
+        """Upload a calibration cache of TensorRT; the resource, ready for use. Raises ApiProblem."""
+        return self._upload("/v1/calibrations", path, {"name": name or path.name})
 
     def _upload(self, url: str, path: Path, parameters: Mapping[str, str]) -> Document:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
@@ -120,6 +125,25 @@ class Client:
     def cancel(self, sweep_id: str) -> Document:
         """Cancel a sweep; one that has ended stays as it is."""
         return self._json("POST", f"/v1/sweeps/{sweep_id}/cancel")
+
+    def create_conversion(self, settings: ConversionSettings) -> Document:
+        """Ask for a conversion between a calibration cache and Q/DQ. Raises ApiProblem."""
+        return self._json("POST", "/v1/conversions", json=settings.model_dump(mode="json", exclude_none=True))
+
+    def wait_converted(self, conversion: Document, *, timeout: float | None = None) -> Document:
+        """The conversion once it has succeeded; raises ApiProblem where it failed, or TimeoutError."""
+        deadline = _deadline(timeout)
+        while not ConversionState(conversion["state"]).terminal:
+            _pause(deadline, f"conversion {conversion['id']} has not ended")
+            conversion = self._json("GET", f"/v1/conversions/{conversion['id']}")
+        problem = conversion["problem"]
+        if problem is not None:
+            raise ApiProblem(409, problem["code"], problem["message"])
+        return conversion
+
+    def conversion_file(self, conversion_id: str, name: str) -> bytes:
+        """One of the files of a conversion that has succeeded; its ``files`` name them."""
+        return self._send("GET", f"/v1/conversions/{conversion_id}/files/{name}").content
 
     def _json(self, method: str, url: str, **arguments: Any) -> Document:
         document: Document = self._send(method, url, **arguments).json()

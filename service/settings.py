@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port of the API; 0: any free one.")
     max_model_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
     max_dataset_bytes: Annotated[int, Field(gt=0)] = 64 * 2**30
+    max_calibration_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
     allow_pt2: bool | None = Field(
         default=None, description="Accept torch.export archives (they can run code); default: only on a loopback host."
     )

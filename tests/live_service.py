@@ -17,9 +17,31 @@ from service.settings import Settings
 from service.store.blobs import BlobStore
 from service.store.database import Database
 from service.store.leftovers import remove_leftovers
-from service.store.tables import ArtifactRow, DatasetRow, LayerRow, ModelRow, ScoreRow, SweepRow, UnitRow
+from service.store.tables import (
+    ArtifactRow,
+    CalibrationRow,
+    ConversionFileRow,
+    ConversionRow,
+    DatasetRow,
+    LayerRow,
+    ModelRow,
+    ScoreRow,
+    SweepRow,
+    UnitRow,
+)
 
-TABLES = (ModelRow, DatasetRow, SweepRow, UnitRow, LayerRow, ScoreRow, ArtifactRow)
+TABLES = (
+    ModelRow,
+    DatasetRow,
+    CalibrationRow,
+    SweepRow,
+    ConversionRow,
+    UnitRow,
+    LayerRow,
+    ScoreRow,
+    ArtifactRow,
+    ConversionFileRow,
+)
 ENDED = {"succeeded", "failed", "cancelled"}
 Document = dict[str, Any]
 

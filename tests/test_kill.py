@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnx
 import pytest
 
 from service.client import Client
+from service.domain.conversion import ConversionSettings
 from service.domain.settings import Budget, CalibrationSettings, SweepSettings
 from service.embedded.server import EmbeddedServer, worker_environment
 from service.settings import Settings
@@ -160,10 +162,10 @@ def undisturbed(service: Service) -> dict[str, Any]:
 
 @dataclass
 class Watch:
-    """Looks at a sweep's units through a connection of its own, which can hold the database's write lock."""
+    """Looks at the units of a sweep or a conversion through a connection of its own, which can hold the write lock."""
 
     database: Path
-    sweep_id: str
+    subject_id: str
     seen: set[tuple[str, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -177,7 +179,7 @@ class Watch:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self._fresh(kind) is None:
-                assert self._state() not in ("succeeded", "failed"), f"the sweep ended; nobody was met in {kind}"
+                assert self._state() not in ("succeeded", "failed"), f"it ended; nobody was met in {kind}"
                 time.sleep(0.0005)
                 continue
             self._connection.execute("BEGIN IMMEDIATE")
@@ -197,27 +199,28 @@ class Watch:
 
     def attempts_lost(self) -> dict[str, int]:
         """Kind → how many attempts at a unit of it led to nothing."""
-        query = "select kind, sum(attempts - 1) as lost from work_units where sweep_id = ? group by kind"
-        return {each["kind"]: each["lost"] for each in self._rows(query, self.sweep_id)}
+        query = "select kind, sum(attempts - 1) as lost from work_units where subject_id = ? group by kind"
+        return {each["kind"]: each["lost"] for each in self._rows(query, self.subject_id)}
 
     def _fresh(self, kind: str) -> dict[str, Any] | None:
-        query = "select * from work_units where sweep_id = ? and kind = ? and state = 'leased'"
-        leased = self._rows(query, self.sweep_id, kind)
+        query = "select * from work_units where subject_id = ? and kind = ? and state = 'leased'"
+        leased = self._rows(query, self.subject_id, kind)
         return next((each for each in leased if (each["id"], each["token"]) not in self.seen), None)
 
     def _pid(self, worker_id: str) -> int:
         return int(self._rows("select pid from workers where id = ?", worker_id)[0]["pid"])
 
     def _state(self) -> str:
-        return str(self._rows("select state from sweeps where id = ?", self.sweep_id)[0]["state"])
+        query = "select id, state from sweeps union all select id, state from conversions"
+        return str(self._rows(f"select state from ({query}) where id = ?", self.subject_id)[0]["state"])
 
     def _rows(self, query: str, *values: str) -> list[dict[str, Any]]:
         cursor = self._connection.execute(query, values)
         return [dict(zip([each[0] for each in cursor.description], row, strict=True)) for row in cursor]
 
 
-def watch(service: Service, sweep_id: str) -> Watch:
-    return Watch(service.server.settings.data_dir / "quantsieve.db", sweep_id)
+def watch(service: Service, subject_id: str) -> Watch:
+    return Watch(service.server.settings.data_dir / "quantsieve.db", subject_id)
 
 
 def terminate(pid: int) -> None:
@@ -277,3 +280,30 @@ def test_a_worker_that_dies_before_the_work_and_in_the_commit_changes_nothing(
     assert done.returncode == 0, done.stderr
     assert min(watch(service, sweep_id).attempts_lost().values()) >= 2
     assert service.findings(sweep_id) == undisturbed
+
+
+def test_workers_killed_while_they_convert_change_nothing(service: Service, tmp_path: Path) -> None:
+    service.end_workers()
+    client, cache = service.client, tmp_path / "digits.cache"
+    cache.write_text("".join(["TRT-100300-EntropyCalibration2\n", *(f"{name}: 3d4ccccd\n" for name in tensors())]))
+    model, calibration = client.upload_model(DIGITS / "digits.onnx"), client.upload_calibration(cache)
+    asked = ConversionSettings(model=model["id"], calibration=calibration["id"])
+    made = client.create_conversion(asked)
+    watched = watch(service, made["id"])
+    service.start_worker(QUICK_WORKER)
+    for death in (kill_group, kill_child):
+        service.start_worker(QUICK_WORKER)  # takes the place of the one that is killed next
+        watched.do_in("convert", death)
+    disturbed = client.wait_converted(made, timeout=PATIENCE_SECONDS)
+    assert watched.attempts_lost() == {"convert": 2}
+    alone = client.wait_converted(client.create_conversion(asked), timeout=PATIENCE_SECONDS)
+    assert disturbed["summary"] == alone["summary"]
+    assert [(each["name"], each["sha256"]) for each in disturbed["files"]] == [
+        (each["name"], each["sha256"]) for each in alone["files"]
+    ]
+
+
+def tensors() -> list[str]:
+    graph = onnx.load(DIGITS / "digits.onnx").graph
+    held = {each.name for each in graph.initializer}
+    return sorted({name for node in graph.node for name in node.input if name} - held)

@@ -13,7 +13,7 @@ from service.store import units
 from service.store.endings import end_sweep
 from service.store.tables import SweepRow, UnitRow
 from workers.context import WorkerContext
-from workers.verdicts import checked_resource, reject
+from workers.verdicts import give_up
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,7 @@ def _take_back(context: WorkerContext, unit_id: str, sweep_id: str | None) -> No
         if sweep is not None and not SweepState(sweep.state).terminal:
             end_sweep(session, sweep, SweepState.FAILED, code="worker-lost", problem=reason)
         elif sweep is None:
-            resource = checked_resource(session, UnitKind(unit.kind), unit.subject_id)
-            if resource is not None:
-                reject(session, resource, reason)
+            give_up(session, UnitKind(unit.kind), unit.subject_id, reason)
 
 
 def _cancel_is_due() -> ColumnElement[bool]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from service.domain.errors import InvalidInput, NotFound, Unavailable
 from service.domain.settings import BackendName, SweepMode, SweepSettings
 from service.domain.states import ResourceState
+from service.inspection.formats import ModelFormat
 from service.store import sweeps
 from service.store.sweeps import Subjects
 from service.store.tables import DatasetRow, ModelRow, WorkerRow
@@ -20,6 +21,11 @@ BACKENDS_OF_FORMAT = {
 }
 NEEDS_LABELS = frozenset({"top1", "top5"})
 PROBED = ("kl", "mse")
+FIELD_OF_PROBLEM = {
+    "model-not-found": "model",
+    "dataset-not-found": "dataset",
+    "calibration-not-found": "calibration.cache",
+}
 WITHOUT_LABELS = "mse, sqnr, cosine, kl and agreement need none"
 
 
@@ -36,6 +42,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     """Check everything that is known now; raises InvalidInput, or Unavailable where no worker can do it."""
     _check_text(settings)
     subjects = _subjects(session, settings)
+    _check_model(settings, subjects.model)
     backend = _backend(settings, subjects.model)
     if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
         message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
@@ -43,7 +50,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     _check_method(settings)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
-    warnings = _check_workers(backend, live)
+    warnings = check_workers(backend, live)
     return Admission(subjects, backend, warnings)
 
 
@@ -76,8 +83,7 @@ def _subjects(session: Session, settings: SweepSettings) -> Subjects:
     try:
         subjects = sweeps.subjects_of(session, settings)
     except NotFound as error:
-        field = "model" if error.code == "model-not-found" else "dataset"
-        raise InvalidInput(error.message, field=field, code=error.code) from None
+        raise InvalidInput(error.message, field=FIELD_OF_PROBLEM[error.code], code=error.code) from None
     named: tuple[tuple[str, ModelRow | DatasetRow], ...] = (
         ("model", subjects.model),
         ("dataset", subjects.dataset),
@@ -88,6 +94,18 @@ def _subjects(session: Session, settings: SweepSettings) -> Subjects:
             code = "model-rejected" if field == "model" else "dataset-rejected"
             raise InvalidInput(f"{field}: {row.id} was rejected: {row.problem}", field=field, code=code)
     return subjects
+
+
+def _check_model(settings: SweepSettings, model: ModelRow) -> None:
+    if model.info.get("quantized"):
+        message = f"model: {model.id} is quantized already; upload the fp32 one"
+        raise InvalidInput(message, field="model", code="model-quantized")
+    if settings.calibration.cache is not None and model.format != ModelFormat.ONNX:
+        message = (
+            f"calibration.cache: a cache has the names of an ONNX graph's tensors, and {model.id} is a model in the "
+            f"format {model.format}, which has none; upload the model as ONNX, or choose a calibration method"
+        )
+        raise InvalidInput(message, field="calibration.cache", code="cache-needs-onnx")
 
 
 def _backend(settings: SweepSettings, model: ModelRow) -> BackendName:
@@ -133,7 +151,8 @@ def _check_samples(settings: SweepSettings, subjects: Subjects) -> None:
         raise InvalidInput(message, field="samples")
 
 
-def _check_workers(backend: BackendName, live: Sequence[WorkerRow]) -> tuple[dict[str, str], ...]:
+def check_workers(backend: BackendName, live: Sequence[WorkerRow]) -> tuple[dict[str, str], ...]:
+    """Warnings where the work has to wait for a worker; raises Unavailable where those that are there can't do it."""
     offers: list[dict[str, Any]] = [worker.capabilities.get(backend.value) or {} for worker in live]
     if any(offer.get("available") for offer in offers):
         return ()

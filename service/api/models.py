@@ -111,7 +111,7 @@ def get_model(services: InServices, model_id: ModelId) -> ModelView:
 
 @router.delete("/{model_id}", status_code=204, responses=documented(404, 409))
 def delete_model(services: InServices, model_id: ModelId, background: BackgroundTasks) -> None:
-    """Delete a model that no sweep used."""
+    """Delete a model that no sweep and no conversion used."""
     with services.database.write() as session:
         resources.remove(session, ModelRow, model_id)
     background.add_task(remove_leftovers, services.database, services.blobs)

@@ -1,6 +1,5 @@
 """What a sweep found: the layer table (partial while it runs), the reports, the fallback layers, the files."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
@@ -8,6 +7,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from service.api.deps import InServices, Services
+from service.api.downloads import ArtifactView, listed, sent
 from service.api.problems import documented
 from service.api.sweeps import SweepId
 from service.domain.errors import Conflict, NotFound
@@ -20,13 +20,6 @@ from service.store.tables import ArtifactRow, SweepRow
 router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["results"])
 
 Accept = Annotated[str, Header(description="`application/json` (default) or `text/csv`.")]
-# layer names are text of strangers: what comes of them runs in a sandbox of its own, without network
-SANDBOX: Mapping[str, str] = {
-    "Content-Security-Policy": (
-        "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; frame-ancestors 'none'"
-    )
-}
 
 
 class LayerTable(BaseModel):
@@ -37,16 +30,6 @@ class LayerTable(BaseModel):
     complete: bool
     layers: list[LayerResult]
     scores: list[VariantScore]
-
-
-class ArtifactView(BaseModel):
-    """A file that the sweep produced."""
-
-    name: str
-    media_type: str
-    size: int
-    sha256: str
-    link: str
 
 
 class ArtifactList(BaseModel):
@@ -76,19 +59,19 @@ def get_layers(services: InServices, sweep_id: SweepId, accept: Accept = "*/*") 
 @router.get("/report.json", response_class=FileResponse, responses=documented(404, 409))
 def get_report_json(services: InServices, sweep_id: SweepId) -> FileResponse:
     """The report as JSON."""
-    return _file(services, _artifact(services, sweep_id, "report.json"))
+    return sent(services, _artifact(services, sweep_id, "report.json"))
 
 
 @router.get("/report.html", response_class=FileResponse, responses=documented(404, 409))
 def get_report_html(services: InServices, sweep_id: SweepId) -> FileResponse:
     """The report as one page that needs no network."""
-    return _file(services, _artifact(services, sweep_id, "report.html"))
+    return sent(services, _artifact(services, sweep_id, "report.html"))
 
 
 @router.get("/fallback-layers", response_class=FileResponse, responses=documented(404, 409))
 def get_fallback_layers(services: InServices, sweep_id: SweepId) -> FileResponse:
     """The layers to keep in higher precision, and the drop that was measured with them."""
-    return _file(services, _artifact(services, sweep_id, "fallback_layers.json"))
+    return sent(services, _artifact(services, sweep_id, "fallback_layers.json"))
 
 
 @router.get("/artifacts", responses=documented(404, 409))
@@ -97,24 +80,13 @@ def list_artifacts(services: InServices, sweep_id: SweepId) -> ArtifactList:
     with services.database.read() as session:
         _ready(sweeps.get(session, sweep_id))
         rows = sweeps.artifacts(session, sweep_id)
-    return ArtifactList(
-        items=[
-            ArtifactView(
-                name=row.name,
-                media_type=row.media_type,
-                size=row.size,
-                sha256=row.sha256,
-                link=f"/v1/sweeps/{sweep_id}/artifacts/{row.name}",
-            )
-            for row in rows
-        ]
-    )
+    return ArtifactList(items=listed(rows, f"/v1/sweeps/{sweep_id}/artifacts"))
 
 
 @router.get("/artifacts/{name}", response_class=FileResponse, responses=documented(404, 409))
 def get_artifact(services: InServices, sweep_id: SweepId, name: Annotated[str, Path(max_length=200)]) -> FileResponse:
     """One file, as a download."""
-    return _file(services, _artifact(services, sweep_id, name), download=True)
+    return sent(services, _artifact(services, sweep_id, name), download=True)
 
 
 def _artifact(services: Services, sweep_id: str, name: str) -> ArtifactRow:
@@ -141,18 +113,6 @@ def _ended_or(sweep: SweepRow, waiting: Conflict) -> Conflict:
     if sweep.state == SweepState.CANCELLED:
         return Conflict(f"sweep {sweep.id} was cancelled", code="sweep-cancelled")
     return waiting
-
-
-def _file(services: Services, row: ArtifactRow, *, download: bool = False) -> FileResponse:
-    headers = {"ETag": f'"{row.sha256}"', "Cache-Control": "no-cache"}
-    if row.media_type.startswith("text/html"):
-        headers.update(SANDBOX)
-    return FileResponse(
-        services.blobs.path(row.sha256),
-        media_type=row.media_type,
-        headers=headers,
-        filename=row.name if download else None,
-    )
 
 
 def prefers_csv(accept: str) -> bool:

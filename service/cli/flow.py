@@ -22,7 +22,7 @@ from service.domain.states import SweepState
 
 @dataclass(frozen=True)
 class Order:
-    """What to sweep. ``model`` and ``data`` (and the calibration set): a file's path, or the id of a resource."""
+    """What to sweep. ``model`` and ``data`` (and what calibrates): a file's path, or the id of a resource."""
 
     model: str
     data: str
@@ -36,13 +36,14 @@ def check_order(order: Order) -> None:
         ("MODEL", order.model),
         ("DATA", order.data),
         ("--calibration-data", order.options.calibration_data),
+        ("--calibration-cache", order.options.calibration_cache),
     ):
         if given is not None and not _is_id(given) and not Path(given).is_file():
             raise InvalidInput(f"{name}: there is no file {given}", field=name)
 
 
 def _is_id(given: str) -> bool:
-    return given.startswith(("mdl_", "dat_")) and not Path(given).exists()
+    return given.startswith(("mdl_", "dat_", "cal_")) and not Path(given).exists()
 
 
 def submit(connection: Connection, order: Order) -> SweepStatus:
@@ -52,7 +53,9 @@ def submit(connection: Connection, order: Order) -> SweepStatus:
     dataset = _dataset_id(connection, order.data, preprocessing)
     calibration = order.options.calibration_data
     calibration_id = None if calibration is None else _dataset_id(connection, calibration, preprocessing)
-    settings = order.options.settings(model=model, dataset=dataset, calibration=calibration_id)
+    cache = order.options.calibration_cache
+    cache_id = None if cache is None else _cache_id(connection, cache)
+    settings = order.options.settings(model=model, dataset=dataset, calibration=calibration_id, cache=cache_id)
     return SweepStatus.of(connection.client.create_sweep(settings))
 
 
@@ -68,6 +71,12 @@ def _dataset_id(connection: Connection, given: str, preprocessing: Preprocessing
         return given
     with stderr().status(Text(f"uploading {given}")):
         return str(connection.client.upload_dataset(Path(given), Path(given).name, preprocessing)["id"])
+
+
+def _cache_id(connection: Connection, given: str) -> str:
+    if _is_id(given):
+        return given
+    return str(connection.client.upload_calibration(Path(given), Path(given).name)["id"])
 
 
 def follow(connection: Connection, sweep_id: str) -> int:

@@ -48,6 +48,10 @@ class SweepOptions:
     quantile: Annotated[float | None, typer.Option(help="With --calibration trt_legacy, e.g. 0.9999.")]
     cutoff: Annotated[float | None, typer.Option(help="With --calibration trt_legacy, a share of the maximum.")]
     calibration_samples: Annotated[int | None, typer.Option(help="How many samples calibrate.")]
+    calibration_cache: Annotated[
+        str | None,
+        typer.Option(help="TensorRT calibration cache with the ranges, instead of calibrating: a file, or its id."),
+    ]
     include: Annotated[list[str] | None, typer.Option(help="Only layers that match this pattern; repeatable.")]
     exclude: Annotated[list[str] | None, typer.Option(help="No layers that match this pattern; repeatable.")]
     threshold: Annotated[
@@ -60,8 +64,13 @@ class SweepOptions:
         str | None, typer.Option(help='How stored samples become inputs: JSON or @file, e.g. {"layout": "NHWC"}.')
     ]
 
-    def settings(self, *, model: str, dataset: str, calibration: str | None) -> SweepSettings:
-        """The sweep's settings for these resources; raises InvalidInput that names the option."""
+    def settings(
+        self, *, model: str, dataset: str, calibration: str | None = None, cache: str | None = None
+    ) -> SweepSettings:
+        """The sweep's settings for these resources; raises InvalidInput that names the option.
+
+        ``calibration``: the id of the calibration set; ``cache``: of the calibration cache.
+        """
         document: dict[str, Any] = {
             "model": model,
             "dataset": dataset,
@@ -70,6 +79,7 @@ class SweepOptions:
             "mode": self.mode,
             "weights": self.weights,
             "calibration": _given(
+                cache=cache,
                 method=self.calibration or self._calibration_by_parameter(),
                 percentile=self.percentile,
                 quantile=self.quantile,
@@ -94,7 +104,9 @@ class SweepOptions:
 
     def check(self) -> None:
         """Raise InvalidInput before anything is uploaded."""
-        self.settings(model=PLACEHOLDER, dataset=PLACEHOLDER, calibration=None)
+        given = {"calibration": self.calibration_data, "cache": self.calibration_cache}
+        placed = {name: PLACEHOLDER for name, value in given.items() if value is not None}
+        self.settings(model=PLACEHOLDER, dataset=PLACEHOLDER, **placed)
         self.parsed_preprocessing()
 
     def parsed_preprocessing(self) -> Preprocessing | None:

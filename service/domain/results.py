@@ -45,7 +45,8 @@ class LayerStatistics(Frozen):
     """What calibration tells of a layer without labels: by-products, on which no decision rests.
 
     ``weight_ratio``: max |w| / mean |w|; None for a layer without a weight, and where that is zero throughout or holds
-    NaN or infinite values. ``activations``: activation edge → what was seen there in fp32. ``sqnr_db``: of the
+    NaN or infinite values. ``activations``: activation edge → what was seen there in fp32; empty where the ranges are
+    those of a calibration cache, for which nothing is counted. ``sqnr_db``: of the
     operation's own output a (before its activation function), 10 · log10(Σ a² / Σ (a_int8 − a)²), where a_int8 has
     the layer in int8 and the same fp32 inputs; None for the reason in ``no_sqnr``.
     """

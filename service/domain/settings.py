@@ -3,7 +3,14 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from service.domain.layers import Frozen
 
@@ -87,17 +94,36 @@ class Preprocessing(Frozen):
 class CalibrationSettings(Frozen):
     """How activation ranges are found.
 
+    ``cache``: the id of a calibration cache of TensorRT that holds them; no sample is run for ranges then, and nothing
+    else is given here. A layer without a usable scale for each of its inputs cannot be int8.
     ``percentile``: with that method, per cent of all |x| that lie within the range. ``quantile`` and ``cutoff``: with
-    ``trt_legacy``, the share of all |x| within it, and the share of the largest |x| that it is at most. ``dataset``
-    None: the first ``samples`` of the evaluation set (the report warns).
+    ``trt_legacy``, the share of all |x| within it, and the share of the largest |x| that it is at most.
+    ``dataset`` None: the first ``samples`` of the evaluation set (the report warns).
     """
 
+    cache: str | None = Field(
+        default=None, description="A calibration cache's id: its scales are the ranges. Given alone; ONNX models only."
+    )
     method: CalibrationMethod = CalibrationMethod.MAX
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     quantile: Annotated[float, Field(gt=0.5, le=1)] = 0.9999
     cutoff: Annotated[float, Field(gt=0, le=1)] = 1.0
     dataset: str | None = None
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+
+    @field_validator("method", "percentile", "quantile", "cutoff", "dataset", "samples")
+    @classmethod
+    def _not_beside_a_cache(cls, value: Any, info: ValidationInfo) -> Any:
+        # validators see what was given, not defaults: what a cache replaces may not even be said beside it
+        if value is not None and info.data.get("cache") is not None:
+            raise ValueError("calibration.cache has the ranges, so that nothing is calibrated; give one or the other")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _cache_alone(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        """What is stored and shown of settings with a cache says nothing of a method that is not used."""
+        # without a return type the JSON schema stays that of the fields
+        return serialize(self) if self.cache is None else {"cache": self.cache}
 
     @field_validator("percentile", "quantile", "cutoff")
     @classmethod

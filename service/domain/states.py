@@ -48,6 +48,26 @@ def move_sweep(current: SweepState, target: SweepState) -> SweepState:
     return target
 
 
+class ConversionState(StrEnum):
+    """Of a conversion. The last two are terminal."""
+
+    CONVERTING = "converting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the conversion has ended."""
+        return self is not ConversionState.CONVERTING
+
+
+def move_conversion(current: ConversionState, target: ConversionState) -> ConversionState:
+    """The new state of a conversion; raises IllegalMove where it has ended, or would begin again."""
+    if current.terminal or not target.terminal:
+        raise IllegalMove(f"a conversion cannot go from {current} to {target}")
+    return target
+
+
 class Phase(StrEnum):
     """The phases of a sweep, in order. Only some methods probe; ``select`` and ``verify`` alternate."""
 
@@ -61,10 +81,11 @@ class Phase(StrEnum):
 
 
 class UnitKind(StrEnum):
-    """What a work unit does: check an upload, or one piece of one phase of a sweep."""
+    """What a work unit does: check an upload, convert a model, or one piece of one phase of a sweep."""
 
     CHECK_MODEL = "check_model"
     CHECK_DATASET = "check_dataset"
+    CONVERT = "convert"
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
     PROBE = "probe"
@@ -75,7 +96,7 @@ class UnitKind(StrEnum):
 
 
 class UnitState(StrEnum):
-    """Of a work unit. ``waiting``: not yet to be done (its sweep waits for a check)."""
+    """Of a work unit. ``waiting``: not yet to be done (its sweep or conversion waits for a check)."""
 
     WAITING = "waiting"
     QUEUED = "queued"

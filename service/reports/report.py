@@ -33,16 +33,28 @@ class DatasetSection(Frozen):
     class_counts: dict[str, int] | None = None
 
 
-class CalibrationSection(Frozen):
-    """How activation ranges were found, and on what."""
+class CacheSection(Frozen):
+    """The calibration cache that had the ranges. ``tensorrt_version``: the digits in its first line."""
 
-    method: str
+    id: str
+    name: str
+    sha256: str
+    algorithm: str
+    tensorrt_version: str
+    entries: int
+
+
+class CalibrationSection(Frozen):
+    """How activation ranges were found, and on what: by ``method`` on samples, or in ``cache``; the other is None."""
+
+    method: str | None
     percentile: float | None
     quantile: float | None = None
     cutoff: float | None = None
-    dataset_id: str
-    dataset_name: str
+    dataset_id: str | None
+    dataset_name: str | None
     samples: int
+    cache: CacheSection | None = None
 
 
 class MetricSection(Frozen):

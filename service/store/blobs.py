@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+PIECE_BYTES = 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,6 +84,13 @@ class BlobStore:
         """Store bytes."""
         with self.writer() as writer:
             writer.write(content)
+            return writer.commit()
+
+    def put_file(self, path: Path) -> Blob:
+        """Store a copy of a file."""
+        with path.open("rb") as source, self.writer() as writer:
+            while piece := source.read(PIECE_BYTES):
+                writer.write(piece)
             return writer.commit()
 
     def path(self, sha256: str) -> Path:

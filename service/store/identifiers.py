@@ -13,7 +13,9 @@ class Prefix(StrEnum):
 
     MODEL = "mdl"
     DATASET = "dat"
+    CALIBRATION = "cal"
     SWEEP = "swp"
+    CONVERSION = "cnv"
     UNIT = "unt"
     WORKER = "wrk"
 

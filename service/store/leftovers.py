@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.store.blobs import BlobStore
 from service.store.database import Database
-from service.store.tables import ArtifactRow, DatasetRow, ModelRow, UnitRow
+from service.store.tables import ArtifactRow, CalibrationRow, ConversionFileRow, DatasetRow, ModelRow, UnitRow
 
 # a file is stored before its row is: one that is younger may still get its row (storing the same bytes again renews it)
 GRACE_SECONDS = 3600.0
@@ -45,7 +45,6 @@ def _written_before(path: Path, deadline: float) -> bool:
 
 def _named(session: Session) -> set[str]:
     results = select(UnitRow.result_sha256).where(UnitRow.result_sha256.is_not(None))
-    query: CompoundSelect[Any] = union(
-        select(ModelRow.sha256), select(DatasetRow.sha256), select(ArtifactRow.sha256), results
-    )
+    tables = (ModelRow, DatasetRow, CalibrationRow, ArtifactRow, ConversionFileRow)
+    query: CompoundSelect[Any] = union(*(select(each.sha256) for each in tables), results)
     return set(session.scalars(query))

@@ -10,9 +10,9 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from service.domain.errors import InvalidInput
-from service.store.tables import DatasetRow, ModelRow, SweepRow
+from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow
 
-Row = TypeVar("Row", ModelRow, DatasetRow, SweepRow)
+Row = TypeVar("Row", ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
-"""Uploaded models and evaluation sets: one row for the same bytes (and preprocessing), checked by a worker."""
+"""Uploaded models, evaluation sets and calibration caches: one row for the same bytes (and preprocessing).
+
+A worker checks models and evaluation sets; a cache is read as a whole before it comes here.
+"""
 
 import json
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,12 +17,12 @@ from service.domain.states import ResourceState, UnitKind
 from service.store.blobs import Blob
 from service.store.clock import now
 from service.store.identifiers import Prefix, could_be_id, new_id
-from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
+from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.units import NewUnit, add_units
 
-Resource = TypeVar("Resource", ModelRow, DatasetRow)
+Resource = TypeVar("Resource", ModelRow, DatasetRow, CalibrationRow)
 
-NOUNS = {ModelRow: "model", DatasetRow: "dataset"}
+NOUNS = {ModelRow: "model", DatasetRow: "dataset", CalibrationRow: "calibration"}
 QUEUE_OF_FORMAT = {"pt2": BackendName.TORCH, "onnx": BackendName.ONNXRUNTIME}
 
 
@@ -61,6 +64,16 @@ def add_dataset(
         return found, None
     add_units(session, [NewUnit(UnitKind.CHECK_DATASET, row.id, queue)])
     return row, queue
+
+
+def add_calibration(session: Session, name: str, blob: Blob, info: dict[str, Any]) -> tuple[CalibrationRow, bool]:
+    """The cache of these bytes, and whether it was there already. ``info``: what reading it found."""
+    existing = select(CalibrationRow).where(CalibrationRow.sha256 == blob.sha256)
+    row = CalibrationRow(
+        id=new_id(Prefix.CALIBRATION), name=name, sha256=blob.sha256, size=blob.size, info=info, created_at=now()
+    )
+    found = _existing_or_add(session, existing, row)
+    return found, found is not row
 
 
 def _columns(file: NewFile) -> dict[str, Any]:
@@ -110,17 +123,31 @@ def _found(session: Session, table: type[Resource], resource_id: str, lock: Any 
 
 
 def remove(session: Session, table: type[Resource], resource_id: str) -> None:
-    """Delete the row and its check; raises NotFound, or Conflict while a sweep uses it."""
+    """Delete the row and its check; raises NotFound, or Conflict while a sweep or a conversion uses it."""
     row = _found(session, table, resource_id, lock=True)
-    uses = SweepRow.model_id == row.id
-    if table is DatasetRow:
-        uses = or_(SweepRow.dataset_id == row.id, SweepRow.calibration_id == row.id)
-    count = session.scalar(select(func.count()).select_from(SweepRow).where(uses)) or 0
-    if count:
+    users = _users(session, row)
+    if users:
         noun = NOUNS[table]
-        raise Conflict(
-            f"{count} sweep{'s' if count > 1 else ''} used {noun} {row.id}; delete them first", code=f"{noun}-in-use"
-        )
+        raise Conflict(f"{' and '.join(users)} used {noun} {row.id}; delete them first", code=f"{noun}-in-use")
     session.execute(delete(UnitRow).where(UnitRow.subject_id == row.id))
     session.delete(row)
     session.flush()
+
+
+def _users(session: Session, row: ModelRow | DatasetRow | CalibrationRow) -> list[str]:
+    """What still needs the row, in words: ``2 sweeps``."""
+    uses: dict[str, tuple[type[SweepRow | ConversionRow], ColumnElement[bool]]] = {}
+    match row:
+        case ModelRow():
+            uses["sweep"] = SweepRow, SweepRow.model_id == row.id
+            uses["conversion"] = ConversionRow, ConversionRow.model_id == row.id
+        case DatasetRow():
+            uses["sweep"] = SweepRow, or_(SweepRow.dataset_id == row.id, SweepRow.calibration_id == row.id)
+        case CalibrationRow():
+            uses["sweep"] = SweepRow, SweepRow.cache_id == row.id
+            uses["conversion"] = ConversionRow, ConversionRow.cache_id == row.id
+    counts = {
+        noun: session.scalar(select(func.count()).select_from(table).where(condition)) or 0
+        for noun, (table, condition) in uses.items()
+    }
+    return [f"{count} {noun}{'s' if count > 1 else ''}" for noun, count in counts.items() if count]

@@ -16,17 +16,30 @@ from service.store.clock import now
 from service.store.endings import end_sweep
 from service.store.identifiers import Prefix, could_be_id, new_id
 from service.store.resources import share
-from service.store.tables import ArtifactRow, DatasetRow, LayerRow, ModelRow, ScoreRow, SweepRow, UnitRow
+from service.store.tables import (
+    ArtifactRow,
+    CalibrationRow,
+    DatasetRow,
+    LayerRow,
+    ModelRow,
+    ScoreRow,
+    SweepRow,
+    UnitRow,
+)
 from service.store.units import NewUnit, add_units, lock_sweep
 
 
 @dataclass(frozen=True)
 class Subjects:
-    """What a sweep works on; none of the rows changes until the transaction ends."""
+    """What a sweep works on; none of the rows changes until the transaction ends.
+
+    ``calibration``: the set that activations are seen on, beside ``cache`` only for statistics.
+    """
 
     model: ModelRow
     dataset: DatasetRow
     calibration: DatasetRow
+    cache: CalibrationRow | None = None
 
     @property
     def checking(self) -> bool:
@@ -52,7 +65,10 @@ def subjects_of(session: Session, settings: SweepSettings) -> Subjects:
     calibration = dataset
     if settings.calibration.dataset is not None:
         calibration = share(session, DatasetRow, settings.calibration.dataset)
-    return Subjects(model, dataset, calibration)
+    cache = None
+    if settings.calibration.cache is not None:
+        cache = share(session, CalibrationRow, settings.calibration.cache)
+    return Subjects(model, dataset, calibration, cache)
 
 
 def by_idempotency_key(session: Session, key: str, settings: SweepSettings) -> SweepRow | None:
@@ -74,6 +90,7 @@ def create(session: Session, new: NewSweep) -> tuple[SweepRow, str | None]:
         model_id=new.subjects.model.id,
         dataset_id=new.subjects.dataset.id,
         calibration_id=new.subjects.calibration.id,
+        cache_id=new.subjects.cache.id if new.subjects.cache is not None else None,
         backend=new.backend,
         settings=new.settings.model_dump(mode="json"),
         idempotency_key=new.idempotency_key,

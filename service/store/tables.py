@@ -55,8 +55,53 @@ class DatasetRow(Table):
     created_at: Mapped[float]
 
 
+class CalibrationRow(Table):
+    """An uploaded calibration cache of TensorRT: read as a whole before it was stored, so that nothing is checked."""
+
+    __tablename__ = "calibrations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    info: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class ConversionRow(Table):
+    """A conversion between a calibration cache and Q/DQ: what was asked, how it ended, what it found."""
+
+    __tablename__ = "conversions"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    cache_id: Mapped[str | None] = mapped_column(ForeignKey("calibrations.id"), index=True)
+    settings: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    problem_code: Mapped[str | None]
+    problem: Mapped[str | None]
+    summary: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+
+class ConversionFileRow(Table):
+    """A file that a conversion produced."""
+
+    __tablename__ = "conversion_files"
+
+    conversion_id: Mapped[str] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    media_type: Mapped[str]
+    sha256: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
 class SweepRow(Table):
-    """A sweep: what was asked, where it stands, what it found."""
+    """A sweep: what was asked, where it stands, what it found.
+
+    ``calibration_id``: the evaluation set that calibrates; ``cache_id``: the cache that has the ranges instead.
+    """
 
     __tablename__ = "sweeps"
 
@@ -64,6 +109,7 @@ class SweepRow(Table):
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
     calibration_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    cache_id: Mapped[str | None] = mapped_column(ForeignKey("calibrations.id"), index=True)
     backend: Mapped[str]
     settings: Mapped[dict[str, Any]]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)

@@ -16,12 +16,15 @@ import numpy as np
 import onnx
 from sqlalchemy import event, select
 
+from service.api.calibrations import CalibrationInfo
+from service.domain.conversion import ConversionSettings
 from service.domain.settings import BackendName, Preprocessing, SweepSettings
 from service.domain.states import SweepState, UnitKind, UnitState
+from service.inspection.calibration_cache import read_cache
 from service.settings import Settings
-from service.store import resources, sweeps, units
+from service.store import conversions, resources, sweeps, units
 from service.store.database import Database
-from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
+from service.store.tables import ConversionRow, DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.sweep.runner import run_unit
@@ -88,6 +91,17 @@ class Installation:
         asked = Preprocessing.model_validate(preprocessing)
         with self.context.database.write() as session:
             return resources.add_dataset(session, resources.NewFile("d", blob, format), asked, queue="data")[0].id
+
+    def cache(self, content: bytes) -> str:
+        info = CalibrationInfo.of(read_cache(content)).model_dump(mode="json")
+        with self.context.database.write() as session:
+            return resources.add_calibration(session, "c", self.context.blobs.put(content), info)[0].id
+
+    def conversion(self, **settings: Any) -> str:
+        asked = ConversionSettings.model_validate(settings)
+        with self.context.database.write() as session:
+            model = resources.share(session, ModelRow, asked.model)
+            return conversions.create(session, asked, model, queue="onnxruntime")[0].id
 
     def sweep(self, **settings: Any) -> str:
         """A sweep of the default network on the default samples, unless settings say otherwise.
@@ -182,6 +196,19 @@ class Installation:
             (found,) = [each for each in sweeps.artifacts(session, sweep_id) if each.name == "report.json"]
         document: dict[str, Any] = json.loads(self.context.blobs.read(found.sha256))
         return document
+
+    def converted(self, conversion_id: str) -> tuple[ConversionRow, dict[str, bytes]]:
+        """A conversion, and its files."""
+        with self.context.database.read() as session:
+            row = conversions.get(session, conversion_id)
+            files = conversions.files(session, conversion_id)
+        return row, {each.name: self.context.blobs.read(each.sha256) for each in files}
+
+    def files(self, sweep_id: str) -> dict[str, bytes]:
+        """What the sweep left to download."""
+        with self.context.database.read() as session:
+            rows = sweeps.artifacts(session, sweep_id)
+        return {row.name: self.context.blobs.read(row.sha256) for row in rows}
 
     def hints(self) -> list[str]:
         """The queues of the messages that lie in the broker's folder; each is taken out."""

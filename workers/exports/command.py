@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.domain.caches import CacheAlgorithm
+from service.domain.conversion import DEFAULT_VERSION
 from service.domain.errors import InvalidInput, QuantsieveError
+from service.inspection.calibration_cache import CalibrationCache, read_cache, write_cache
 from service.settings import Settings
-from workers.calibration.cache import CacheAlgorithm, CalibrationCache, read_cache, write_cache
 
 if TYPE_CHECKING:
     from workers.exports.lint_rules import Finding
@@ -42,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("-o", "--output", type=Path, required=True)
     convert.add_argument("--to-cache", type=Path)
     convert.add_argument("--algorithm", type=CacheAlgorithm, default=CacheAlgorithm.ENTROPY_2)
-    convert.add_argument("--tensorrt-version", default="100300")
+    convert.add_argument("--tensorrt-version", default=DEFAULT_VERSION)
     convert.add_argument("--transposed-axis", type=int, choices=(0, 1), default=1)
     convert.add_argument("--half", action="store_true")
     lint = commands.add_parser("lint-qdq", help="what an engine will not fuse or support")
@@ -79,34 +81,30 @@ def _existing(path: Path, parameter: str) -> Path:
 
 
 def _from_cache(options: argparse.Namespace) -> int:
-    from workers.exports.from_cache import folded_names, from_cache
-    from workers.exports.model_file import original_graph
+    from workers.exports.conversion import to_qdq
     from workers.exports.onnx_file import write_onnx
     from workers.exports.qdq_onnx import QdqSettings
-    from workers.models.onnx_graph import read_onnx
-    from workers.models.onnx_layers import LayerFinder
 
     path = _existing(options.model, "MODEL")
     cache = _cache(options.cache)
-    program = read_onnx(path, fuse_bn=True, libraries=Settings().custom_op_libraries)
-    aliases = folded_names(original_graph(path))
     settings = QdqSettings(transposed_axis=options.transposed_axis, half_fallback=options.half)
-    made = from_cache(program, LayerFinder(program).find(), cache, aliases=aliases, settings=settings)
+    made = to_qdq(path, cache, settings, libraries=Settings().custom_op_libraries)
     files = write_onnx(options.output, made.export.model, made.export.weights)
-    print(f"{len(made.export.int8)} layers in int8, {len(made.left_float)} left in floating point")
-    for left in made.left_float:
+    print(f"{len(made.export.int8)} layers in int8, {len(made.ranges.left_float)} left in floating point")
+    for left in made.ranges.left_float:
         print(f"  {left.name}: {left.reason}")
     for rescaled in made.export.rescaled:
         others = ", ".join(rescaled.shared_with)
         print(f"  {rescaled.edge}: range {rescaled.before:.6g} became {rescaled.amax:.6g}, one scale with {others}")
-    for renamed in made.renamed:
+    for renamed in made.ranges.renamed:
         print(f"  {renamed.tensor}: its scale stands under {renamed.entry}, the name before its batch norm was folded")
     for kept in made.export.kept_float32:
         print(f"  {kept.layer}: float32, not float16: {kept.reason}")
-    if made.unused:
+    unused = made.ranges.unused
+    if unused:
         print(
-            f"{len(made.unused)} entries of the cache belong to no quantized input: {', '.join(made.unused[:8])}"
-            + (", …" if len(made.unused) > 8 else "")
+            f"{len(unused)} entries of the cache belong to no quantized input: {', '.join(unused[:8])}"
+            + (", …" if len(unused) > 8 else "")
         )
     print("wrote " + ", ".join(str(file) for file in files))
     return 0

@@ -8,8 +8,8 @@ import onnx
 
 from service.domain.errors import InvalidInput
 from service.domain.layers import output_edge
+from service.inspection.calibration_cache import CacheEntry, CalibrationCache
 from service.inspection.formats import quoted
-from workers.calibration.cache import CacheEntry, CalibrationCache
 from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq
 from workers.models.onnx_graph import OnnxProgram
 from workers.models.onnx_layers import Found
@@ -33,13 +33,24 @@ class Renamed:
 
 
 @dataclass(frozen=True)
-class FromCache:
-    """The converted graph. ``unused``: tensors of the cache that no quantized edge reads."""
+class CacheRanges:
+    """Activation edge → range, of the layers that have all theirs; the others are in ``left_float``.
 
-    export: QdqExport
+    ``unused``: tensors of the cache that no quantized edge reads.
+    """
+
+    amax: Mapping[str, float]
     left_float: tuple[LeftFloat, ...]
     renamed: tuple[Renamed, ...]
     unused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FromCache:
+    """The converted graph, and what of the cache went into it."""
+
+    export: QdqExport
+    ranges: CacheRanges
 
 
 def folded_names(original: onnx.GraphProto) -> dict[str, str]:
@@ -47,18 +58,13 @@ def folded_names(original: onnx.GraphProto) -> dict[str, str]:
     return {node.output[0]: node.input[0] for node in original.node if node.op_type == "BatchNormalization"}
 
 
-def from_cache(
-    program: OnnxProgram,
-    found: Sequence[Found],
-    cache: CalibrationCache,
-    *,
-    aliases: Mapping[str, str],
-    settings: QdqSettings | None = None,
-) -> FromCache:
-    """The graph with every layer in int8 whose inputs all have a usable scale.
+def cache_ranges(
+    program: OnnxProgram, found: Sequence[Found], cache: CalibrationCache, *, aliases: Mapping[str, str]
+) -> CacheRanges:
+    """What a cache says of these layers. ``aliases``: tensor → another name to look for (``folded_names``).
 
-    ``aliases``: tensor → another name to look for where its own has no entry (``folded_names``). Raises InvalidInput
-    where no layer has its scales, since the cache is then most likely of another model.
+    A range is 127 times the scale, in float64 exactly, so that dividing it by 127 gives the scale's own bits again.
+    Raises InvalidInput where no layer has its scales, since the cache is then most likely of another model.
     """
     lookup = _Lookup(cache, aliases)
     nodes = {node.name: node for node in program.skeleton.graph.node}
@@ -72,9 +78,22 @@ def from_cache(
     if len(left) == len(found):
         first = f"; for example {left[0].name}: {left[0].reason}" if left else ""
         raise InvalidInput(f"the cache has the scales of none of the model's {len(found)} layers{first}")
-    export = export_qdq(program, found, amax, fallback={each.layer for each in left}, settings=settings)
     unused = tuple(each.tensor for each in cache.entries if each.tensor not in lookup.used)
-    return FromCache(export, tuple(left), tuple(lookup.renamed), unused)
+    return CacheRanges(amax, tuple(left), tuple(lookup.renamed), unused)
+
+
+def from_cache(
+    program: OnnxProgram,
+    found: Sequence[Found],
+    cache: CalibrationCache,
+    *,
+    aliases: Mapping[str, str],
+    settings: QdqSettings | None = None,
+) -> FromCache:
+    """The graph with every layer in int8 whose inputs all have a usable scale; raises as ``cache_ranges`` does."""
+    ranges = cache_ranges(program, found, cache, aliases=aliases)
+    fallback = {each.layer for each in ranges.left_float}
+    return FromCache(export_qdq(program, found, ranges.amax, fallback=fallback, settings=settings), ranges)
 
 
 class _Lookup:

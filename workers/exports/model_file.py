@@ -12,7 +12,7 @@ from service.domain.errors import RejectedFile, first_line
 from service.inspection.content import is_zip, read_head
 from workers.models.onnx_archive import unpacked
 from workers.models.onnx_constants import constants_to_initializers
-from workers.models.onnx_graph import LARGE_BYTES, NUMERIC, declare_external
+from workers.models.onnx_graph import LARGE_BYTES, NUMERIC, declare_external, load_onnx
 from workers.models.onnx_names import name_nodes
 
 Array = npt.NDArray[np.generic]
@@ -41,6 +41,15 @@ def open_model(path: Path) -> ModelFile:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf, the checker and external data raise what they like
         raise RejectedFile(f"{path} is not a valid ONNX model: {first_line(error, most=300)}") from error
+    return _held_apart(model)
+
+
+def open_upload(path: Path) -> ModelFile:
+    """Read the file of a stranger: weights inside, or a zip with them; raises RejectedFile that says what is wrong."""
+    return _held_apart(load_onnx(path))
+
+
+def _held_apart(model: onnx.ModelProto) -> ModelFile:
     name_nodes(model.graph)
     constants_to_initializers(model.graph)
     weights: dict[str, Array] = {}

@@ -52,7 +52,8 @@ def _embedded(model: onnx.ModelProto, weights: Mapping[str, Array]) -> onnx.Mode
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
         if tensor.name in weights:
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weights[tensor.name]), tensor.name))
+            value = np.asarray(weights[tensor.name], order="C")  # ascontiguousarray would give a scalar an axis
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return copy
 
 

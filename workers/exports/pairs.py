@@ -85,6 +85,13 @@ class QdqGraph:
                     found.setdefault(name, []).append((node, index))
         return found
 
+    @cached_property
+    def activation_pairs(self) -> tuple[Quantizer, ...]:
+        """The DequantizeLinear nodes that give back an activation which was quantized before."""
+        return tuple(
+            each for each in self.dequantizes.values() if each.source in self.quantizes and not self.weight_like(each)
+        )
+
     def weight_like(self, dequantize: Quantizer) -> bool:
         """Whether it gives a constant: an int8 initializer, or a float one that is quantized in the graph."""
         if dequantize.source in self.constants:

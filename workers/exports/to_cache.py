@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput
+from service.inspection.calibration_cache import CacheEntry, CalibrationCache
 from service.inspection.formats import quoted
-from workers.calibration.cache import CacheAlgorithm, CacheEntry, CalibrationCache
 from workers.exports.onnx_steps import live_nodes, reads_of
 from workers.exports.pairs import QdqGraph, Quantizer
 from workers.models.onnx_graph import declare_external, without_unused

@@ -28,6 +28,7 @@ Array = npt.NDArray[np.generic]
 
 OLDEST_OPSET = 13  # per-channel QuantizeLinear came with it
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
+QUANTIZED_CODE = "model-quantized"
 HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 FIRST_IR_WITH_CONSTANT_INITIALIZERS = 4
 KNOWN_TYPES = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
@@ -52,7 +53,7 @@ def read_onnx(path: Path, *, fuse_bn: bool, libraries: Sequence[Path] = ()) -> O
 
     ``libraries``: custom-op libraries of ONNX Runtime, for operators outside the standard domains.
     """
-    model = _load(path)
+    model = load_onnx(path)
     _fix_inputs(model)
     name_nodes(model.graph)
     _refuse(model, libraries)
@@ -81,7 +82,8 @@ def _with_shapes(model: onnx.ModelProto, weights: dict[str, Array], libraries: S
     return onnx.shape_inference.infer_shapes(inferred, data_prop=True)  # what follows the plugins
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """The checked model of an upload, its external data read; raises RejectedFile that says what is wrong."""
     if is_zip(read_head(path)):
         with unpacked(path) as file:
             return _checked(_parse(file), file)
@@ -146,7 +148,8 @@ def _refuse(model: onnx.ModelProto, libraries: Sequence[Path]) -> None:
     for node in all_nodes(model.graph):
         if node.op_type in QUANTIZED or node.op_type.startswith("QLinear"):
             raise RejectedFile(
-                f"the model is quantized already (node {node.name!r}, {node.op_type}); upload the fp32 one"
+                f"the model is quantized already (node {node.name!r}, {node.op_type}); upload the fp32 one",
+                code=QUANTIZED_CODE,
             )
 
 

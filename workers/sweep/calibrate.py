@@ -1,6 +1,7 @@
-"""Phase 2: count every activation in one fp32 pass, find the ranges, and see that each layer runs in int8 at all."""
+"""Phase 2: find the ranges, from counts of one fp32 pass or in a cache, and see that each layer runs in int8 at all."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,12 +10,14 @@ from service.domain.layers import LAYER_PREFIX, Layer
 from service.domain.settings import CalibrationSettings, SweepMethod, SweepMode
 from service.domain.states import UnitKind
 from service.store import units
+from service.store.tables import CalibrationRow
 from workers.backends.protocol import OpenedModel
 from workers.calibration.histogram import Histogram
 from workers.calibration.histograms import Histograms
 from workers.calibration.methods import Unusable, amax
 from workers.engine import racing
 from workers.sweep import count
+from workers.sweep.cached_ranges import cache_warnings, cached_ranges
 from workers.sweep.job import Job
 from workers.sweep.outcome import Calibrated, Counted
 from workers.sweep.plan import MERGE_ROUND, layer_variants, sweep_variants
@@ -25,12 +28,14 @@ TRIAL_SAMPLES = 2
 
 def run(job: Job) -> Counted | Calibrated:
     """One shard's counts; of the last unit (or the only one) amax of every edge, and the layers that cannot be int8."""
+    if job.cache is not None:
+        return _from_cache(job, job.cache)
     if job.lease.round == MERGE_ROUND:
-        return _calibrated(job, _counted_shards(job), None)
+        return _counted(job, _counted_shards(job), None)
     counted = count.run(job)
     if len(job.plan.calibration_shards) > 1:
         return counted
-    return _calibrated(job, counted.histograms, counted)
+    return _counted(job, counted.histograms, counted)
 
 
 def _counted_shards(job: Job) -> Histograms:
@@ -40,11 +45,24 @@ def _counted_shards(job: Job) -> Histograms:
     return Histograms.merged([Histograms.from_bytes(each) for each in contents])
 
 
-def _calibrated(job: Job, counted: Histograms, own: Counted | None) -> Calibrated:
+def _from_cache(job: Job, cache: CalibrationRow) -> Calibrated:
+    ranges, failed = cached_ranges(job, cache)
+    warnings = cache_warnings(failed, len(job.plan.active({})))
+    return replace(_calibrated(job, ranges, failed, {}), warnings=warnings)
+
+
+def _counted(job: Job, counted: Histograms, own: Counted | None) -> Calibrated:
+    ranges, failed = _ranges(job.plan.active({}), counted.by_edge, job.settings.calibration)
+    return replace(_calibrated(job, ranges, failed, counted.by_edge), counted=own)
+
+
+def _calibrated(
+    job: Job, ranges: dict[str, float], failed: dict[str, str], seen: Mapping[str, Histogram]
+) -> Calibrated:
+    """What follows from the ranges. ``failed``: layers that have none; ``seen``: what was counted, for statistics."""
     plan, model = job.plan, job.open_model()
-    ranges, failed = _ranges(plan.active({}), counted.by_edge, job.settings.calibration)
     model.set_amax(ranges)
-    failed |= _trial(job, model, plan.active(failed))
+    failed = failed | _trial(job, model, plan.active(failed))
     active = plan.active(failed)
     if not active:
         why = next(iter(failed.values()))
@@ -56,8 +74,7 @@ def _calibrated(job: Job, counted: Histograms, own: Counted | None) -> Calibrate
         failed,
         variants=len(sweep_variants(active, job.settings.mode)),
         shards=first,
-        statistics=layer_statistics(job, model, counted.by_edge, active),
-        counted=own,
+        statistics=layer_statistics(job, model, seen, active),
     )
 
 

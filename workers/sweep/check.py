@@ -1,17 +1,21 @@
 """Checks an upload with the real parsers, in the worker's child: models that open, evaluation sets that read."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service.domain.errors import InvalidInput
+from service.domain.errors import InvalidInput, RejectedFile
 from service.domain.settings import BackendName
 from service.store import units
 from service.store.tables import DatasetRow, ModelRow
 from workers.backends.protocol import OpenSettings
 from workers.backends.registry import backend
 from workers.context import WorkerContext
+from workers.exports.model_file import open_upload
+from workers.exports.pairs import QdqGraph
 from workers.lease import HeldLease
+from workers.models.onnx_graph import QUANTIZED_CODE
 from workers.sweep.job import open_dataset
 from workers.verdicts import accept, checked_resource, reject
 
@@ -44,8 +48,13 @@ def run(context: WorkerContext, held: HeldLease) -> None:
 
 
 def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
-    name = FORMAT_BACKEND[row.format]
-    opened = backend(name).open(context.blobs.path(row.sha256), OpenSettings(libraries=context.libraries))
+    path = context.blobs.path(row.sha256)
+    try:
+        opened = backend(FORMAT_BACKEND[row.format]).open(path, OpenSettings(libraries=context.libraries))
+    except RejectedFile as error:
+        if error.code != QUANTIZED_CODE:
+            raise
+        return _quantized_info(path, error)
     return {
         "inputs": [each.model_dump(mode="json") for each in opened.facts.inputs],
         "outputs": [each.model_dump(mode="json") for each in opened.facts.outputs],
@@ -57,6 +66,15 @@ def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
         "macs": sum(each.macs or 0 for each in opened.facts.layers),
         "weight_bytes": sum(each.weight_bytes for each in opened.facts.layers),
     }
+
+
+def _quantized_info(path: Path, error: RejectedFile) -> dict[str, Any]:
+    """Of a Q/DQ model, whose scales can become a cache; raises ``error`` where it is quantized in another way."""
+    opened = open_upload(path)
+    pairs = QdqGraph(opened.model, opened.weights).activation_pairs
+    if not pairs:
+        raise error
+    return {"quantized": True, "layers": 0, "pairs": len(pairs)}
 
 
 def _dataset_info(context: WorkerContext, row: DatasetRow) -> dict[str, Any]:

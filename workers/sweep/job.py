@@ -14,7 +14,7 @@ from service.domain.results import LayerStatistics
 from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
 from service.store import units
 from service.store.blobs import BlobStore
-from service.store.tables import DatasetRow, ModelRow, SweepRow
+from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SweepRow
 from service.store.units import Lease
 from workers.backends.protocol import OpenedModel, OpenSettings
 from workers.backends.registry import backend, device_for
@@ -39,6 +39,7 @@ class Job:
     model: ModelRow
     dataset: DatasetRow
     calibration: DatasetRow
+    cache: CalibrationRow | None
     settings: SweepSettings
 
     @classmethod
@@ -55,6 +56,7 @@ class Job:
                 model=session.get_one(ModelRow, sweep.model_id),
                 dataset=session.get_one(DatasetRow, sweep.dataset_id),
                 calibration=session.get_one(DatasetRow, sweep.calibration_id),
+                cache=session.get_one(CalibrationRow, sweep.cache_id) if sweep.cache_id is not None else None,
                 settings=SweepSettings.model_validate(sweep.settings),
             )
 

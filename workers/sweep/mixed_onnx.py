@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from service.domain.caches import CacheAlgorithm
+from service.domain.conversion import DEFAULT_VERSION
 from service.domain.errors import InvalidInput, first_line
 from service.domain.layers import Variant, output_edge
 from service.domain.settings import WeightGranularity
+from service.inspection.calibration_cache import CacheEntry, write_cache
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.protocol import Array, OpenSettings
-from workers.calibration.cache import CacheAlgorithm, CacheEntry, write_cache
 from workers.data.binding import Batch
 from workers.exports.onnx_file import write_onnx
 from workers.exports.qdq_lint import lint_qdq
@@ -25,8 +27,6 @@ from workers.sweep.job import Job
 from workers.sweep.outcome import File
 
 MODEL, CACHE, CHECKS = "mixed.onnx", "calibration.cache", "mixed.json"
-CACHE_VERSION = "100300"
-"""TensorRT 10.3: the last majors that read caches compare the algorithm's name only."""
 COMPARED_SAMPLES = 32
 
 
@@ -65,10 +65,14 @@ def _open_settings(job: Job) -> OpenSettings:
 
 
 def _cache(job: Job, read: ReadModel, settings: QdqSettings) -> bytes:
-    """Of every layer that has ranges: which of them are int8 is told elsewhere."""
+    """Of every layer that has ranges: which of them are int8 is told elsewhere.
+
+    As they were measured: who builds from a cache gives the branches of a Concat one scale by itself.
+    """
     without = frozenset(each.layer.id for each in read.found) - {each.id for each in job.active_layers()}
-    whole: QdqExport = export_qdq(read.program, read.found, job.amax, fallback=without, settings=settings)
-    found = to_cache(whole.model, whole.weights, version=CACHE_VERSION, algorithm=CacheAlgorithm.ENTROPY_2)
+    measured = replace(settings, unify=False)
+    whole: QdqExport = export_qdq(read.program, read.found, job.amax, fallback=without, settings=measured)
+    found = to_cache(whole.model, whole.weights, version=DEFAULT_VERSION, algorithm=CacheAlgorithm.ENTROPY_2)
     present = found.cache.by_tensor
     added = tuple(each for each in _plugin_entries(job, read, without) if each.tensor not in present)
     return write_cache(replace(found.cache, entries=(*found.cache.entries, *added)))

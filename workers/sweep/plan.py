@@ -21,7 +21,8 @@ class Plan(Frozen):
     """Layers to measure, samples to measure on, and how they are cut.
 
     ``excluded``: layer id → why it stays in floating point throughout. ``samples`` is the number drawn out of
-    ``population``; the order is a permutation by ``seed``, the same on every worker.
+    ``population``; the order is a permutation by ``seed``, the same on every worker. ``calibration_samples`` 0: a cache
+    has the ranges.
     """
 
     layers: tuple[Layer, ...]
@@ -70,7 +71,7 @@ def sweep_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant,
 
 
 MERGE_ROUND = 1
-"""Of the calibrate unit that adds up what those of round 0 have counted, where there are several."""
+"""Of the calibrate unit that adds up what those of round 0 have counted (where there are several), or reads a cache."""
 CALIBRATION_SHARD = 512
 """Samples at least: each shard runs the first batch too, and opens the model."""
 

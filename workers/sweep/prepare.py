@@ -40,7 +40,7 @@ def run(job: Job) -> Prepared:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)
     size = model.facts.batch_size or batch_size(job.device, model.facts.live_bytes)
-    calibration_samples = min(settings.calibration.samples, calibration.samples)
+    calibration_samples = 0 if job.cache is not None else min(settings.calibration.samples, calibration.samples)
     plan = Plan(
         layers=tuple(model.facts.layers),
         excluded=excluded_layers(model.facts.layers, settings.include, settings.exclude),
@@ -97,7 +97,7 @@ def _environment(job: Job) -> dict[str, Any]:
 
 def _warnings(job: Job, plan: Plan) -> Warnings:
     found: Warnings = []
-    if job.calibration.sha256 == job.dataset.sha256:  # whatever the preprocessing
+    if plan.calibration_samples and job.calibration.sha256 == job.dataset.sha256:  # whatever the preprocessing
         message = (
             f"activation ranges were calibrated on {plan.calibration_samples} samples of the evaluation set itself; "
             "the measured drops may be too small. Give calibration.dataset to avoid this."

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import func, select
 
@@ -10,6 +11,7 @@ from service.domain.results import Decision, LayerResult, VariantScore
 from service.domain.states import UnitState
 from service.reports import fallback, interactions_csv, layers_csv, page
 from service.reports.report import (
+    CacheSection,
     CalibrationSection,
     Cost,
     DatasetSection,
@@ -86,15 +88,7 @@ def make(job: Job, probes: ProbeSums | None) -> Report:
             samples=plan.samples,
             class_counts=job.dataset.info.get("class_counts") or None,
         ),
-        calibration=CalibrationSection(
-            method=settings.calibration.method,
-            percentile=settings.calibration.parameters.get("percentile"),
-            quantile=settings.calibration.parameters.get("quantile"),
-            cutoff=settings.calibration.parameters.get("cutoff"),
-            dataset_id=job.calibration.id,
-            dataset_name=job.calibration.name,
-            samples=plan.calibration_samples,
-        ),
+        calibration=_calibration(job),
         metric=MetricSection(
             name=metric.name, output=metric.output, higher_is_better=metric.higher_is_better, unit=metric.unit
         ),
@@ -113,6 +107,28 @@ def make(job: Job, probes: ProbeSums | None) -> Report:
         environment=job.sweep.environment,
         cost=Cost(seconds=seconds, variants=_measured(layers) + len(controls), shards=len(plan.shards)),
     )
+
+
+def _calibration(job: Job) -> CalibrationSection:
+    settings, cache = job.settings.calibration, job.cache
+    if cache is not None:
+        held = CacheSection(id=cache.id, name=cache.name, sha256=cache.sha256, **_told(cache.info))
+        return CalibrationSection(
+            method=None, percentile=None, dataset_id=None, dataset_name=None, samples=0, cache=held
+        )
+    return CalibrationSection(
+        method=settings.method,
+        percentile=settings.parameters.get("percentile"),
+        quantile=settings.parameters.get("quantile"),
+        cutoff=settings.parameters.get("cutoff"),
+        dataset_id=job.calibration.id,
+        dataset_name=job.calibration.name,
+        samples=job.plan.calibration_samples,
+    )
+
+
+def _told(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: info[name] for name in ("algorithm", "tensorrt_version", "entries")}
 
 
 def _probe_warnings(probes: ProbeSums | None, controls: Mapping[str, VariantScore]) -> list[dict[str, str]]:

@@ -15,11 +15,11 @@ from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.lease import HeldLease
-from workers.sweep import calibrate, check, measure, prepare, probe, report, select, table
+from workers.sweep import calibrate, check, convert, measure, prepare, probe, report, select, table
 from workers.sweep.job import Job
 from workers.sweep.outcome import Calibrated, Counted, Measured, Outcome, Probed, Reported
 from workers.sweep.transitions import advance
-from workers.verdicts import checked_resource, reject
+from workers.verdicts import give_up
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,12 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
     """Do a leased unit. A lost lease drops the work; any other error ends the attempt, not the worker."""
     try:
         with HeldLease(context, lease) as held:
-            if lease.sweep_id is None:
-                check.run(context, held)
-            else:
+            if lease.sweep_id is not None:
                 _run_phase(context, held)
+            elif lease.kind is UnitKind.CONVERT:
+                convert.run(context, held)
+            else:
+                check.run(context, held)
     except LeaseLost:
         log.info("unit %s belongs to another worker now", lease.unit_id)
     except SweepCancelled:
@@ -138,8 +140,10 @@ def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:
                 if sweep is not None and not SweepState(sweep.state).terminal:
                     problem = f"the phase {lease.kind} failed {attempts} times, last with {error}"
                     end_sweep(session, sweep, SweepState.FAILED, code="phase-failed", problem=problem)
-                elif (resource := checked_resource(session, lease.kind, lease.subject_id)) is not None:
-                    reject(session, resource, f"checking failed {attempts} times, last with {error}")
+                elif sweep is None:
+                    doing = "converting" if lease.kind is UnitKind.CONVERT else "checking"
+                    reason = f"{doing} failed {attempts} times, last with {error}"
+                    give_up(session, lease.kind, lease.subject_id, reason)
                 return
         except LeaseLost:
             return

@@ -12,7 +12,9 @@ from workers.calibration.statistics import sqnr_db, weight_ratio
 from workers.sweep.job import Job
 
 MOST_SAMPLES = 32
-"""Of the calibration samples, for the SQNR: each costs a few fp32 evaluations (docs/benchmarks.md)."""
+"""Of the calibration samples, for the SQNR: each costs a few fp32 evaluations (docs/benchmarks.md). Where a cache has
+the ranges, of the evaluation set: no range, and no decision, hangs on them.
+"""
 
 
 def layer_statistics(
@@ -36,8 +38,9 @@ def layer_statistics(
 
 def _sqnr(job: Job, model: OpenedModel, layers: Sequence[str]) -> dict[str, float | str]:
     """Layer id → dB, or why there is none."""
-    indices = np.arange(min(MOST_SAMPLES, job.plan.calibration_samples))
-    batches = job.open_dataset(calibration=True).batches(indices, job.plan.batch_size)
+    dataset = job.open_dataset(calibration=True)
+    indices = np.arange(min(MOST_SAMPLES, job.plan.calibration_samples or dataset.samples))
+    batches = dataset.batches(indices, job.plan.batch_size)
     signal, noise = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0.0)
     failures: dict[str, str] = {}
     for errors in model.output_errors((each.inputs for each in batches), layers):

@@ -40,9 +40,7 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
         case Counted():
             if _still_open(session, sweep.id, UnitKind.CALIBRATE):
                 return 0
-            # what is left takes next to nothing of the samples, so that it has no cost
-            last = NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, round=MERGE_ROUND)
-            return _queue(session, sweep, Phase.CALIBRATE, [last])
+            return _queue(session, sweep, Phase.CALIBRATE, [_last_calibration(sweep)])
         case Calibrated():
             return _calibrated(session, sweep, outcome)
         case Probed():
@@ -79,7 +77,12 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
     kept = [each for each in sweep.warnings if each["code"] != "no-worker"]
     sweep.warnings = [*kept, *outcome.warnings]
     units = _shard_units(sweep, UnitKind.CALIBRATE, sweep.plan["calibration_shards"], evaluations=1)
-    return _queue(session, sweep, Phase.CALIBRATE, units)
+    return _queue(session, sweep, Phase.CALIBRATE, units or [_last_calibration(sweep)])
+
+
+def _last_calibration(sweep: SweepRow) -> NewUnit:
+    """What is left when all is counted, or nothing had to be: it takes next to no samples, so that it has no cost."""
+    return NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, round=MERGE_ROUND)
 
 
 def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:

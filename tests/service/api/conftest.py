@@ -15,7 +15,7 @@ from service.settings import Settings
 from service.store import workers
 from service.store.blobs import BlobStore
 from service.store.database import Database
-from service.store.tables import DatasetRow, ModelRow, SweepRow, UnitRow
+from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.workers import Heartbeat
 from tests.service.api.files import npz_bytes, onnx_bytes
 
@@ -57,6 +57,13 @@ class Service:
         assert response.status_code == 201, response.text
         return self._checked(DatasetRow, response, ready)
 
+    def calibration(self) -> str:
+        self._made += 1
+        content = f"TRT-100300-EntropyCalibration2\nx{self._made}: 3caa54fc\n".encode()
+        response = self.http.post("/v1/calibrations?name=cache", content=content)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
     def _checked(self, table: type[ModelRow] | type[DatasetRow], response: Response, ready: bool) -> str:
         resource_id = response.json()["id"]
         if ready:
@@ -89,14 +96,19 @@ class Service:
         """No file, no row, no hint."""
         assert [path for path in self.blobs.folder.rglob("*") if path.is_file()] == []
         with self.database.read() as session:
-            assert [session.query(table).count() for table in (ModelRow, DatasetRow, SweepRow, UnitRow)] == [0] * 4
+            tables = (ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow, UnitRow)
+            assert [session.query(table).count() for table in tables] == [0] * len(tables)
         assert self.hints.published == []
 
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
-        data_dir=tmp_path / "data", database_url=database_url, max_model_bytes=50_000, max_dataset_bytes=60_000
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        max_model_bytes=50_000,
+        max_dataset_bytes=60_000,
+        max_calibration_bytes=40_000,
     )
 
 

@@ -113,8 +113,10 @@ def test_our_own_page_may(service):
 OPERATIONS = {
     "upload_model", "list_models", "get_model", "delete_model",
     "upload_dataset", "list_datasets", "get_dataset", "delete_dataset",
+    "upload_calibration", "list_calibrations", "get_calibration", "delete_calibration",
     "create_sweep", "list_sweeps", "get_sweep", "cancel_sweep", "delete_sweep",
     "get_layers", "get_report_json", "get_report_html", "get_fallback_layers", "list_artifacts", "get_artifact",
+    "create_conversion", "list_conversions", "get_conversion", "get_conversion_file", "delete_conversion",
     "list_workers", "get_health", "get_readiness",
 }  # fmt: skip
 

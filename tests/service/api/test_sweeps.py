@@ -79,6 +79,36 @@ def test_resources_must_be_there(service, unknown):
     assert sweeps_of(service) == 0
 
 
+def test_a_calibration_cache_that_is_there_is_taken_and_cannot_be_deleted_any_more(service):
+    cache = service.calibration()
+    response = service.sweep(calibration={"cache": cache})
+    assert response.status_code == 202, response.text
+    assert response.json()["settings"]["calibration"] == {"cache": cache}
+    assert_problem(service.http.delete(f"/v1/calibrations/{cache}"), 409, "calibration-in-use", "1 sweep used")
+
+
+@pytest.mark.parametrize("unknown", ["cal_000000000000", "mdl_000000000000", "a\0b"])
+def test_a_calibration_cache_must_be_there(service, unknown):
+    document = assert_problem(service.sweep(calibration={"cache": unknown}), 422, "calibration-not-found")
+    assert document["errors"][0]["field"] == "calibration.cache"
+    assert sweeps_of(service) == 0
+
+
+def test_a_model_without_an_onnx_graph_takes_no_calibration_cache(service):
+    model = service.model()
+    service.set_row(ModelRow, model, format="pt2")
+    response = service.sweep(model=model, calibration={"cache": service.calibration()})
+    document = assert_problem(response, 422, "cache-needs-onnx", "upload the model as ONNX")
+    assert document["errors"][0]["field"] == "calibration.cache"
+
+
+def test_a_model_that_is_quantized_already_is_not_swept(service):
+    model = service.model()
+    service.set_row(ModelRow, model, info={"quantized": True})
+    document = assert_problem(service.sweep(model=model), 422, "model-quantized", "upload the fp32 one")
+    assert document["errors"][0]["field"] == "model"
+
+
 def test_tensorrt_is_refused_with_the_reason(service):
     assert_problem(service.sweep(backend="tensorrt"), 503, "backend-unavailable", "none is running")
     service.worker(onnxruntime=True)
@@ -108,6 +138,7 @@ WRONG = {
     "negative_drop": ({"budget": {"max_drop": -1}}, "budget.max_drop"),
     "seed": ({"seed": -1}, "seed"),
     "percentile": ({"calibration": {"method": "percentile", "percentile": 5}}, "calibration.percentile"),
+    "beside_a_cache": ({"calibration": {"cache": "cal_1", "samples": 64}}, "calibration.samples"),
     "threshold": ({"selection": {"algorithm": "threshold"}}, "selection"),
     "samples": ({"samples": 0}, "samples"),
     "too_many_samples": ({"samples": 5}, "samples"),

@@ -75,9 +75,19 @@ def test_a_calibration_methods_parameter_names_the_method(given: dict[str, Any],
     assert settings_of(**given).calibration == expected
 
 
+def test_a_calibration_cache_stands_in_place_of_a_method() -> None:
+    options = replace(default_options(), calibration_cache="net.cache")
+    options.check()
+    settings = options.settings(model="mdl_1", dataset="dat_1", cache="cal_1")
+    assert settings.calibration == CalibrationSettings(cache="cal_1")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"calibration_cache": "c", "calibration": CalibrationMethod.MAX}, r"calibration.method: .*has the ranges"),
+        ({"calibration_cache": "c", "calibration_samples": 9}, r"calibration.samples: 9 is wrong: .*has the ranges"),
+        ({"calibration_cache": "c", "calibration_data": "d"}, r"calibration.dataset: .*has the ranges"),
         ({"max_drop": -1.0}, r"budget.max_drop: -1.0 is wrong: .*greater than or equal to 0"),
         ({"calibration": "kl"}, r"calibration.method: 'kl' is wrong: .*'max', 'percentile', .*'entropy'"),
         ({"calibration": "max", "quantile": 0.9}, r"calibration.quantile: 0.9 is wrong: .*method 'trt_legacy'"),

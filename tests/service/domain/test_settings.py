@@ -84,3 +84,25 @@ def test_preprocessing_is_the_identity_until_something_is_asked_of_it() -> None:
 def test_settings_come_back_from_json_as_they_were() -> None:
     found = sweep(budget={"max_drop": 0.1, "relative": True}, include=["layer*"], metric={"name": "kl"})
     assert SweepSettings.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_cache_stands_alone_wherever_settings_are_kept_or_shown() -> None:
+    settings = sweep(calibration={"cache": "cal_1"})
+    document = settings.model_dump(mode="json")
+    assert document["calibration"] == {"cache": "cal_1"}
+    assert SweepSettings.model_validate(document) == settings
+    assert sweep().model_dump(mode="json")["calibration"]["method"] == "max"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("method", "max"), ("method", "mse"), ("percentile", 99.99), ("dataset", "dat_1"), ("samples", 512)],
+)
+def test_what_a_cache_replaces_is_refused_beside_it_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=f"calibration.{field}\n.*calibration.cache has the ranges"):
+        sweep(calibration={"cache": "cal_1", field: value})
+
+
+def test_settings_with_and_without_a_cache_have_the_fields_schema() -> None:
+    for mode in ("validation", "serialization"):
+        assert set(CalibrationSettings.model_json_schema(mode=mode)["properties"]) >= {"cache", "method", "samples"}

@@ -5,7 +5,7 @@ import pytest
 
 from service.domain.settings import SweepMode
 from service.reports.page import to_html
-from service.reports.report import MetricSection, Report
+from service.reports.report import CacheSection, CalibrationSection, MetricSection, Report
 from tests.service.reports import sample
 
 VOID = {"meta", "input", "br", "img", "link"}
@@ -114,3 +114,16 @@ def test_estimates_are_called_estimates() -> None:
     assert "it is an estimate, to first order, by gradients" in page
     assert "<details open>" in page
     assert "it is an estimate" not in to_html(sample.report()).decode()
+
+
+def test_a_calibration_cache_is_named_in_place_of_a_method(report: Report) -> None:
+    digits, algorithm = "8510", "MinMaxCalibration"
+    cache = CacheSection(
+        id="cal_1", name="<b>net</b>", sha256="ef" * 32, algorithm=algorithm, tensorrt_version=digits, entries=2
+    )
+    section = CalibrationSection(
+        method=None, percentile=None, dataset_id=None, dataset_name=None, samples=0, cache=cache
+    )
+    page = to_html(report.model_copy(update={"calibration": section})).decode()
+    Structure(page)
+    assert "cache <bdi>&lt;b&gt;net&lt;/b&gt;</bdi> (MinMaxCalibration, TensorRT 8510, 2 scales)</dd>" in page

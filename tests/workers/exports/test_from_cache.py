@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput
+from service.inspection.calibration_cache import CacheEntry, CalibrationCache
 from tests.workers.exports.graphs import HEAD, opened, readers, run, saved, written
-from workers.calibration.cache import CacheAlgorithm, CacheEntry, CalibrationCache
 from workers.exports.from_cache import FromCache, LeftFloat, Renamed, folded_names, from_cache
 
 BODY = """g (float[n,2,4,4] x) => (float[n,2,4,4] y)
@@ -48,7 +49,7 @@ def conv(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def test_the_outputs_are_those_of_the_scales_put_in_directly(tmp_path: Path) -> None:
     made = converted(tmp_path, SCALES)
-    assert made.left_float == ()
+    assert made.ranges.left_float == ()
     out = run(written(tmp_path, made.export), x=feed())["y"]
     factor = np.float32([1, 2]) / np.sqrt(np.float32([1, 4]) + np.float32(1e-5))
     first = conv(fake(feed(), 0.03), np.float32([[1, 2], [3, 4]]) * factor[:, None])
@@ -71,13 +72,13 @@ def test_the_scales_of_the_cache_are_in_the_graph_bit_for_bit(tmp_path: Path) ->
 
 
 def test_entries_that_no_quantized_input_has_are_named(tmp_path: Path) -> None:
-    assert converted(tmp_path, SCALES).unused == ("y",)
+    assert converted(tmp_path, SCALES).ranges.unused == ("y",)
 
 
 def test_a_layer_without_its_entry_is_left_in_floating_point_with_the_reason(tmp_path: Path) -> None:
     made = converted(tmp_path, {"x": 0.03, "r": 0.11})
     reason = "the cache has no entry for the tensor 'bn_out'"
-    assert made.left_float == (LeftFloat("second", "second", reason), LeftFloat("sum", "sum", reason))
+    assert made.ranges.left_float == (LeftFloat("second", "second", reason), LeftFloat("sum", "sum", reason))
     assert made.export.int8 == ("first", "third")
     assert readers(written(tmp_path, made.export))["second"] == ["bn_out", "*"]
 
@@ -87,16 +88,16 @@ def test_a_scale_that_quantizes_nothing_leaves_the_layer_in_floating_point(tmp_p
     program, found = opened(path)
     entries = (*cache({"x": 0.03, "bn_out": 0.05}).entries, CacheEntry("r", 0x7F800000))
     broken = CalibrationCache("8510", CacheAlgorithm.MIN_MAX, entries)
-    (left,) = from_cache(program, found, broken, aliases={}).left_float
+    (left,) = from_cache(program, found, broken, aliases={}).ranges.left_float
     assert (left.layer, left.reason) == ("third", "the scale of 'r' is inf, which quantizes nothing")
 
 
 def test_a_folded_batch_norm_is_found_under_the_name_of_its_convolution(tmp_path: Path) -> None:
     made = converted(tmp_path, {"x": 0.03, "conv_out": 0.05, "r": 0.11})
-    assert made.left_float == ()
-    assert made.renamed == (Renamed("bn_out", "conv_out"),)
+    assert made.ranges.left_float == ()
+    assert made.ranges.renamed == (Renamed("bn_out", "conv_out"),)
     own = converted(tmp_path, SCALES | {"conv_out": 0.9})
-    assert (own.renamed, own.unused) == ((), ("y", "conv_out"))
+    assert (own.ranges.renamed, own.ranges.unused) == ((), ("y", "conv_out"))
 
 
 def test_names_with_colons_and_spaces_are_tensors_like_any_other(tmp_path: Path) -> None:

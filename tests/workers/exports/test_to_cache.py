@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput
 from tests.workers.exports.graphs import HEAD, opened, ops, run, saved, written
-from workers.calibration.cache import CacheAlgorithm
 from workers.exports.from_cache import from_cache
 from workers.exports.onnx_file import write_onnx
 from workers.exports.qdq_onnx import export_qdq

@@ -10,10 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.states import SweepState
+from service.inspection.calibration_cache import read_cache
 from service.store import sweeps
 from tests.workers.installation import Installation, answers, npz_bytes, onnx_bytes
-from workers.calibration.cache import CacheAlgorithm, read_cache
 
 SAMPLES = 48
 

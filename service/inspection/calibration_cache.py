@@ -8,26 +8,18 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 from typing import Self
 
-from service.domain.errors import InvalidInput
+from service.domain.caches import CacheAlgorithm
+from service.domain.errors import InvalidInput, RejectedFile
 from service.inspection.formats import quoted
 
 HEADER = re.compile(r"TRT-([0-9]+)-([A-Za-z0-9]+)")
 BITS = re.compile(r"[0-9a-f]{8}")
 SEPARATOR = ": "
-
-
-class CacheAlgorithm(StrEnum):
-    """Which of TensorRT's calibrators wrote a cache; only the same one reads it again."""
-
-    ENTROPY_2 = "EntropyCalibration2"
-    ENTROPY = "EntropyCalibration"
-    MIN_MAX = "MinMaxCalibration"
-    LEGACY = "LegacyCalibration"
 
 
 @dataclass(frozen=True)
@@ -111,6 +103,20 @@ def read_cache(data: bytes) -> CalibrationCache:
             raise InvalidInput(f"line {number}: tensor {quoted(entry.tensor)} has an entry in line {before} already")
         entries.append(entry)
     return CalibrationCache(version, algorithm, tuple(entries))
+
+
+def inspect_cache(path: Path) -> CalibrationCache:
+    """The cache in an uploaded file; raises RejectedFile where it cannot be read, or holds no scale."""
+    try:
+        cache = read_cache(path.read_bytes())
+    except InvalidInput as error:
+        raise RejectedFile(error.message, code="bad-calibration-cache") from None
+    if not any(each.usable for each in cache.entries):
+        raise RejectedFile(
+            f"none of the cache's {len(cache.entries)} entries is a scale above zero, so it gives no tensor a range",
+            code="bad-calibration-cache",
+        )
+    return cache
 
 
 def write_cache(cache: CalibrationCache) -> bytes:

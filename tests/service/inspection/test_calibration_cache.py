@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.caches import CacheAlgorithm
 from service.domain.errors import InvalidInput
+from service.inspection.calibration_cache import CacheEntry, CalibrationCache, read_cache, write_cache
 from tests.real_data import FOLDER, needs_data
-from workers.calibration.cache import CacheAlgorithm, CacheEntry, CalibrationCache, read_cache, write_cache
 
 SAMPLE = Path(__file__).parent / "sample.cache"
 HEADER = b"TRT-100300-EntropyCalibration2\n"

@@ -1,0 +1,50 @@
+"""Files that workers made, as they are listed and sent."""
+
+from collections.abc import Iterable, Mapping
+
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+
+from service.api.deps import Services
+from service.store.tables import ArtifactRow, ConversionFileRow
+
+# layer names are text of strangers: what comes of them runs in a sandbox of its own, without network
+SANDBOX: Mapping[str, str] = {
+    "Content-Security-Policy": (
+        "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        "script-src 'unsafe-inline'; frame-ancestors 'none'"
+    )
+}
+
+
+class ArtifactView(BaseModel):
+    """A file to download."""
+
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    link: str
+
+
+def listed(rows: Iterable[ArtifactRow | ConversionFileRow], folder: str) -> list[ArtifactView]:
+    """The files as they are listed; ``folder``: the path that their links begin with."""
+    return [
+        ArtifactView(
+            name=row.name, media_type=row.media_type, size=row.size, sha256=row.sha256, link=f"{folder}/{row.name}"
+        )
+        for row in rows
+    ]
+
+
+def sent(services: Services, row: ArtifactRow | ConversionFileRow, *, download: bool = False) -> FileResponse:
+    """The file as a response; ``download``: to be kept under its name rather than shown."""
+    headers = {"ETag": f'"{row.sha256}"', "Cache-Control": "no-cache"}
+    if row.media_type.startswith("text/html"):
+        headers.update(SANDBOX)
+    return FileResponse(
+        services.blobs.path(row.sha256),
+        media_type=row.media_type,
+        headers=headers,
+        filename=row.name if download else None,
+    )
