@@ -82,6 +82,8 @@ def test_no_heartbeat_comes_after_the_work(installation: Installation) -> None:
 def test_a_worker_that_lost_its_lease_writes_nothing(installation: Installation, kind: UnitKind) -> None:
     """It wakes up, does all its work, and leaves every table as the other worker has it."""
     sweep_id = installation.sweep(method="probe" if kind is UnitKind.PROBE else "exact")
+    cache = installation.cache(b"TRT-8510-MinMaxCalibration\nx: 3ca3d70a\n")
+    installation.conversion(model=installation.row(sweep_id).model_id, calibration=cache)
     late = installation.run_until(kind)
     assert late is not None
     installation.let_expire(late)

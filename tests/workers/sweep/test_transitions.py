@@ -11,8 +11,9 @@ from service.store.tables import ArtifactRow
 from service.store.units import Lease, lock_sweep
 from tests.workers.installation import Installation, wait_for, waiting_for_the_lock
 from workers.reconciler import reconcile
+from workers.sweep.runner import PHASES
 
-KINDS = [each for each in UnitKind if not each.startswith("check_")]
+KINDS = list(PHASES)
 ids = [str(each) for each in KINDS]
 
 
