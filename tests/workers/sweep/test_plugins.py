@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 
 from service.domain.states import ResourceState, SweepState
+from service.inspection.calibration_cache import read_cache
 from service.store import sweeps, units
 from service.store.tables import UnitRow
 from tests.workers.installation import Installation, npz_bytes
 from tests.workers.plugins import LAYERS, PLUGIN_EDGES, library, model_bytes, other_library, samples
-from workers.calibration.cache import read_cache
 from workers.models.onnx_libraries import content_of
 
 DATA = npz_bytes(x=samples())
