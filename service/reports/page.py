@@ -60,6 +60,7 @@ class Page:
     path: Markup | None
     quantity: Quantity
     fallback: tuple[str, ...]
+    folding: str | None
     settings: str
     curl: str
 
@@ -99,6 +100,7 @@ def _page(report: Report) -> Page:
         else None,
         quantity=quantity,
         fallback=decision.fallback_names if decision else (),
+        folding=_folding(report),
         settings=json.dumps(report.settings.model_dump(mode="json"), indent=2, ensure_ascii=True),
         curl=curl_of(report),
     )
@@ -114,6 +116,18 @@ def _meaning(report: Report) -> str:
     if report.settings.mode is SweepMode.ONE_ON:
         return f"How much {report.metric.name} worsens when this layer alone runs in int8."
     return f"How much {report.metric.name} recovers when this layer alone leaves int8."
+
+
+def _folding(report: Report) -> str | None:
+    found = report.model.folding_difference
+    if found is None:
+        return None
+    if found.relative_rms is None or found.max_abs is None:
+        return f"what that changes was not measured: {found.reason}"
+    return (
+        f"fp32 outputs differ by {found.relative_rms:.1e} of their size in root mean square, by {found.max_abs:.1e} at "
+        f"most, on {counted(found.samples, 'sample')}"
+    )
 
 
 def _tiles(report: Report) -> tuple[Tile, ...]:

@@ -4,14 +4,14 @@ import json
 from typing import Any, Literal
 
 from service.domain.layers import Frozen, SkippedOperation, TensorSpec
-from service.domain.results import Decision, LayerResult, VariantScore
+from service.domain.results import Decision, FoldingDifference, LayerResult, VariantScore
 from service.domain.settings import SweepSettings
 
 SCHEMA_VERSION = 1
 
 
 class ModelSection(Frozen):
-    """The model that was measured."""
+    """The model that was measured. ``folding_difference``: None where no batch norm was folded."""
 
     id: str
     name: str
@@ -20,6 +20,7 @@ class ModelSection(Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     folded_batch_norms: int
+    folding_difference: FoldingDifference | None = None
 
 
 class DatasetSection(Frozen):

@@ -272,6 +272,8 @@ class OnnxModel:
         options.log_severity_level = 3
         # fake quantization stays what it says: no fusing of Q/DQ into integer kernels
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if self._settings.as_written:
+            options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model = without_unused(model)
         values = {**self._values, **added}
         external = [each.name for each in model.graph.initializer if each.name in values]

@@ -25,7 +25,8 @@ class OpenSettings:
 
     ``segments``: into how many an ONNX graph may be cut to share work, None: as many as there are layers; 1: every
     variant runs the whole graph, as it is deployed. ``implicit_int8``: TensorRT 10 and before is given scales and
-    precisions beside the graph, rather than Q/DQ in it.
+    precisions beside the graph, rather than Q/DQ in it. ``as_written``: ONNX Runtime fuses nothing by itself, as it
+    otherwise does (batch norms among it).
     """
 
     fuse_bn: bool = True
@@ -33,6 +34,7 @@ class OpenSettings:
     device: str = "cpu"
     segments: int | None = None
     implicit_int8: bool = False
+    as_written: bool = False
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,20 @@ class Job:
         """The layers that are measured."""
         return self.plan.active(self.failed)
 
+    @property
+    def open_settings(self) -> OpenSettings:
+        """How the sweep's model is opened."""
+        asked = self.settings
+        return OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments)
+
+    @property
+    def model_path(self) -> Path:
+        """The model's file, as stored."""
+        return self.context.blobs.path(self.model.sha256)
+
     def open_model(self) -> OpenedModel:
         """The sweep's model on this worker's device."""
-        asked = self.settings
-        settings = OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments)
-        return _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
+        return _open_model(self.model_path, self.backend, self.open_settings)
 
     def open_dataset(self, *, calibration: bool = False) -> BoundEvaluationSet:
         """The evaluation set (or the calibration set), bound to the model's inputs."""

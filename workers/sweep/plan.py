@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.domain.layers import LAYER_PREFIX, Frozen, Layer, SkippedOperation, TensorSpec, Variant, controls
+from service.domain.results import FoldingDifference
 from service.domain.settings import SweepMode
 
 
@@ -29,6 +30,7 @@ class Plan(Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     folded_batch_norms: int
+    folding_difference: FoldingDifference | None = None
     population: int
     samples: int
     seed: int

@@ -15,6 +15,7 @@ from workers.data.binding import BoundEvaluationSet
 from workers.engine import racing
 from workers.engine.batch_size import batch_size
 from workers.metrics.task_metric import resolve_metric
+from workers.sweep import folding
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
@@ -48,6 +49,7 @@ def run(job: Job) -> Prepared:
         inputs=tuple(model.facts.inputs),
         outputs=tuple(model.facts.outputs),
         folded_batch_norms=model.facts.folded_batch_norms,
+        folding_difference=folding.difference(job, model, calibration),
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
@@ -101,6 +103,8 @@ def _warnings(job: Job, plan: Plan) -> Warnings:
             "the measured drops may be too small. Give calibration.dataset to avoid this."
         )
         found.append({"code": "calibrated-on-evaluation-set", "message": message})
+    if plan.folding_difference is not None:
+        found += folding.warnings(plan.folding_difference)
     if plan.skipped:
         names = ", ".join(each.name for each in plan.skipped[:5])
         message = f"{len(plan.skipped)} quantizable operations are not layers of this sweep, for example {names}"

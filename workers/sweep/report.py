@@ -77,6 +77,7 @@ def make(job: Job, probes: ProbeSums | None) -> Report:
             inputs=plan.inputs,
             outputs=plan.outputs,
             folded_batch_norms=plan.folded_batch_norms,
+            folding_difference=plan.folding_difference,
         ),
         dataset=DatasetSection(
             id=job.dataset.id,

@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from service.domain.results import FoldingDifference
 from service.domain.settings import SweepMode
 from service.reports.page import to_html
 from service.reports.report import MetricSection, Report
@@ -105,6 +106,17 @@ def test_a_thousand_layers_are_all_in_the_table_and_forty_in_the_chart() -> None
 def test_a_metric_that_should_be_low_increases_as_it_worsens() -> None:
     metric = MetricSection(name="mse", output="y", higher_is_better=False, unit="squared output units")
     assert "a mse increase of 0.00620" in to_html(sample.report(metric=metric)).decode()
+
+
+def test_what_folding_changes_is_told_beside_the_count() -> None:
+    difference = FoldingDifference(samples=8, max_abs=0.00012, relative_rms=3.1e-6)
+    model = sample.report().model.model_copy(update={"folding_difference": difference})
+    page = to_html(sample.report(model=model)).decode()
+    assert (
+        "20 batch norms folded (fp32 outputs differ by 3.1e-06 of their size in root mean square, by 1.2e-04 " in page
+    )
+    assert "at most, on 8 samples)" in page
+    assert "fp32 outputs differ" not in to_html(sample.report()).decode()
 
 
 def test_estimates_are_called_estimates() -> None:
