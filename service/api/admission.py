@@ -7,9 +7,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.domain.costs import Precision
 from service.domain.errors import InvalidInput, NotFound, Unavailable
 from service.domain.settings import BackendName, SweepMode, SweepSettings
 from service.domain.states import ResourceState
+from service.inspection.formats import ModelFormat
 from service.store import sweeps
 from service.store.sweeps import Subjects
 from service.store.tables import DatasetRow, ModelRow, WorkerRow
@@ -40,6 +42,12 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
         message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
         raise InvalidInput(message, field="segments")
+    if settings.fallback_precision is not Precision.FP32 and subjects.model.format != ModelFormat.ONNX:
+        message = (
+            f"fallback_precision: {settings.fallback_precision} is that of layers in mixed.onnx, which a model in the "
+            f"format {subjects.model.format} does not leave; leave it out"
+        )
+        raise InvalidInput(message, field="fallback_precision")
     _check_method(settings)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -56,6 +56,9 @@ class SweepOptions:
     samples: Annotated[int | None, typer.Option(help="Use only this many samples of the evaluation set.")]
     seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn.")]
     fuse_bn: Annotated[bool, typer.Option("--fuse-bn/--no-fuse-bn", help="Fold BatchNorm into its convolution first.")]
+    fallback_precision: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option(help="Of the layers in mixed.onnx that are not int8.")
+    ]
     preprocessing: Annotated[
         str | None, typer.Option(help='How stored samples become inputs: JSON or @file, e.g. {"layout": "NHWC"}.')
     ]
@@ -83,6 +86,7 @@ class SweepOptions:
             "budget": None if self.max_drop is None else {"max_drop": self.max_drop, "relative": self.relative},
             "selection": None if self.threshold is None else {"algorithm": "threshold", "threshold": self.threshold},
             "fuse_bn": self.fuse_bn,
+            "fallback_precision": self.fallback_precision,
             "seed": self.seed,
             "samples": self.samples,
         }

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from service.domain.costs import Precision
 from service.domain.layers import Frozen
 
 
@@ -187,6 +188,11 @@ class SweepSettings(Frozen):
     budget: Budget | None = None
     selection: SelectionSettings = SelectionSettings()
     fuse_bn: bool = True
+    fallback_precision: Literal[Precision.FP32, Precision.FP16] = Field(
+        default=Precision.FP32,
+        description="Of the layers in mixed.onnx that are not int8 (ONNX models). Lists are verified with fp32; the "
+        "file's own metric is measured beside that.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     samples: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Use only this many samples, drawn by the seed."

@@ -43,6 +43,17 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class FileRow:
+    """The exported file in one arithmetic, or the variant that it stands beside. ``reason``: why there is no number."""
+
+    title: str
+    value: str
+    interval: str
+    within: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything that the template shows besides the report itself."""
 
@@ -61,6 +72,7 @@ class Page:
     quantity: Quantity
     fallback: tuple[str, ...]
     folding: str | None
+    exported: tuple[FileRow, ...]
     settings: str
     curl: str
 
@@ -101,6 +113,7 @@ def _page(report: Report) -> Page:
         quantity=quantity,
         fallback=decision.fallback_names if decision else (),
         folding=_folding(report),
+        exported=_exported(report),
         settings=json.dumps(report.settings.model_dump(mode="json"), indent=2, ensure_ascii=True),
         curl=curl_of(report),
     )
@@ -128,6 +141,26 @@ def _folding(report: Report) -> str | None:
         f"fp32 outputs differ by {found.relative_rms:.1e} of their size in root mean square, by {found.max_abs:.1e} at "
         f"most, on {counted(found.samples, 'sample')}"
     )
+
+
+def _exported(report: Report) -> tuple[FileRow, ...]:
+    check, level = report.exported, Quantity.level(report.metric)
+    if check is None:
+        return ()
+
+    def row(title: str, found: Interval, within: bool | None = None) -> FileRow:
+        return FileRow(title, level.with_unit(found.value), level.range(found), within)
+
+    rows = [row("Verified variant", check.variant)]
+    for name, title, score in (
+        ("simulated", "File, Q/DQ as they stand", check.simulated),
+        ("fused", "File, the runtime's own kernels", check.fused),
+    ):
+        if score is None:
+            rows.append(FileRow(title, "–", "–", reason=check.failures.get(name, "not measured")))
+        else:
+            rows.append(row(title, score.metric, score.within))
+    return tuple(rows)
 
 
 def _tiles(report: Report) -> tuple[Tile, ...]:

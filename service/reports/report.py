@@ -3,6 +3,7 @@
 import json
 from typing import Any, Literal
 
+from service.domain.file_check import FileCheck
 from service.domain.layers import Frozen, SkippedOperation, TensorSpec
 from service.domain.results import Decision, FoldingDifference, LayerResult, VariantScore
 from service.domain.settings import SweepSettings
@@ -71,7 +72,10 @@ class Cost(Frozen):
 
 
 class Report(Frozen):
-    """Everything that a sweep found. Layers are in topological order; ``rank`` orders them by sensitivity."""
+    """Everything that a sweep found. Layers are in topological order; ``rank`` orders them by sensitivity.
+
+    ``exported``: None where no graph was left, or where it could not be compared.
+    """
 
     schema_version: Literal[1] = 1
     sweep_id: str
@@ -86,6 +90,7 @@ class Report(Frozen):
     layers: tuple[LayerResult, ...]
     skipped: tuple[SkippedOperation, ...]
     decision: Decision | None
+    exported: FileCheck | None = None
     warnings: tuple[Warning_, ...]
     environment: dict[str, Any]
     cost: Cost
