@@ -17,6 +17,7 @@ from service.domain.settings import (
     BackendName,
     CalibrationMethod,
     Preprocessing,
+    Quantization,
     SweepMethod,
     SweepMode,
     SweepSettings,
@@ -40,6 +41,7 @@ class SweepOptions:
     method: Annotated[SweepMethod | None, typer.Option(help="How layers are scored.")]
     mode: Annotated[SweepMode | None, typer.Option(help="One layer in int8, or all but one.")]
     weights: Annotated[WeightGranularity | None, typer.Option(help="How weights are scaled.")]
+    quantization: Annotated[Quantization | None, typer.Option(help="With --backend tensorrt: Q/DQ, or scales beside.")]
     calibration_data: Annotated[
         str | None, typer.Option(help="Calibration set: a file, or a dataset's id.  [default: the evaluation set]")
     ]
@@ -72,6 +74,7 @@ class SweepOptions:
             "method": self.method,
             "mode": self.mode,
             "weights": self.weights,
+            "quantization": self.quantization,
             "calibration": _given(
                 method=self.calibration or self._calibration_by_parameter(),
                 percentile=self.percentile,

@@ -50,6 +50,17 @@ class WeightGranularity(StrEnum):
     PER_TENSOR = "per_tensor"
 
 
+class Quantization(StrEnum):
+    """How TensorRT is told what is int8.
+
+    ``explicit``: by Q/DQ in the graph, each tensor with its scale. ``implicit``: by scales and precisions beside the
+    fp32 graph, as with a calibration cache; TensorRT 10 and before only, which scales the weights itself.
+    """
+
+    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"
+
+
 class CalibrationMethod(StrEnum):
     """How a range follows from the values: as in pytorch-quantization, or (``trt_``) as TensorRT's calibrators."""
 
@@ -181,6 +192,9 @@ class SweepSettings(Frozen):
     method: SweepMethod = SweepMethod.EXACT
     probe: ProbeOptions = ProbeOptions()
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
+    quantization: Quantization = Field(
+        default=Quantization.EXPLICIT, description="tensorrt: Q/DQ in the graph, or scales beside it (TensorRT <= 10)."
+    )
     calibration: CalibrationSettings = CalibrationSettings()
     metric: MetricSettings = MetricSettings()
     include: tuple[str, ...] = ()

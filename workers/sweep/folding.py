@@ -34,7 +34,7 @@ def difference(job: Job, folded: OpenedModel, calibration: BoundEvaluationSet) -
     samples = min(MOST_SAMPLES, calibration.samples)
     settings, runtime = job.open_settings, BackendName(job.backend)
     if runtime is BackendName.TENSORRT:
-        settings, runtime = replace(settings, device="cpu", segments=None), BackendName.ONNXRUNTIME
+        settings, runtime = replace(settings, device="cpu", segments=None, implicit_int8=False), BackendName.ONNXRUNTIME
         folded = backend(runtime).open(job.model_path, settings)
     batches = [each.inputs for each in calibration.batches(np.arange(samples), folded.facts.batch_size or samples)]
     try:

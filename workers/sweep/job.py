@@ -11,7 +11,7 @@ from pathlib import Path
 from service.domain.errors import LeaseLost
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
-from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
+from service.domain.settings import BackendName, Preprocessing, Quantization, SweepMethod, SweepSettings
 from service.store import units
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
@@ -112,7 +112,8 @@ class Job:
     def open_settings(self) -> OpenSettings:
         """How the sweep's model is opened."""
         asked = self.settings
-        return OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments)
+        implicit = asked.quantization is Quantization.IMPLICIT
+        return OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments, implicit_int8=implicit)
 
     @property
     def model_path(self) -> Path:

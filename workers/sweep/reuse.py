@@ -32,6 +32,7 @@ def content_key(job: Job, metric: TaskMetric) -> str:
             "fuse_bn": settings.fuse_bn,
             "segments": settings.segments,
             "weights": settings.weights,
+            "quantization": settings.quantization,
             "output": metric.output,
             # its states are recorded only where it is asked for
             "corpus_metric": settings.metric.model_dump(mode="json") if metric.corpus is not None else None,

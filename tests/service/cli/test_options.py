@@ -14,6 +14,7 @@ from service.domain.settings import (
     CalibrationMethod,
     CalibrationSettings,
     MetricSettings,
+    Quantization,
     SelectionSettings,
     SweepMode,
     SweepSettings,
@@ -46,6 +47,7 @@ def test_each_option_reaches_its_setting() -> None:
         seed=7,
         fuse_bn=False,
         fallback_precision="fp16",
+        quantization=Quantization.IMPLICIT,
     )
     assert settings == SweepSettings(
         model="mdl_1",
@@ -62,6 +64,7 @@ def test_each_option_reaches_its_setting() -> None:
         seed=7,
         fuse_bn=False,
         fallback_precision="fp16",
+        quantization="implicit",
     )
 
 
