@@ -59,11 +59,13 @@ def variants_of(job: Job) -> tuple[Variant, ...]:
     layers, mode = job.active_layers(), job.settings.mode
     if job.lease.kind is UnitKind.MEASURE:
         # after probes the decision says which layers are measured
-        return controls(each.id for each in layers) if job.settings.method.probes else sweep_variants(layers, mode)
+        every = controls(each.id for each in layers) if job.settings.method.probes else sweep_variants(layers, mode)
+        group = job.lease.payload.get("variants")
+        return every if group is None else tuple(each for each in every if each.name in group)
     table = {each.name: each for each in sweep_variants(layers, mode)}
-    every = frozenset(each.id for each in layers)
+    ids = frozenset(each.id for each in layers)
     wanted = (FP32, *job.lease.payload["variants"])
-    return tuple(table.get(each) or Variant(name=each, int8=every - frozenset(fallback_of(each))) for each in wanted)
+    return tuple(table.get(each) or Variant(name=each, int8=ids - frozenset(fallback_of(each))) for each in wanted)
 
 
 def mixed_name(fallback: Sequence[str]) -> str:

@@ -41,6 +41,8 @@ def run(job: Job) -> Prepared:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)
     size = model.facts.batch_size or batch_size(job.device, model.facts.live_bytes)
+    # engines are kept on the machine that built them: the fewer shards, the fewer machines build the same one
+    whole = model.facts.cost_per_layer and metric.corpus is None
     calibration_samples = min(settings.calibration.samples, calibration.samples)
     plan = Plan(
         layers=tuple(model.facts.layers),
@@ -53,18 +55,23 @@ def run(job: Job) -> Prepared:
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
-        shards=_shards(job, dataset, samples),
+        shards=_shards(job, dataset, samples, whole=whole),
         batch_size=size,
         calibration_samples=calibration_samples,
         calibration_shards=cut_calibration(calibration_samples, size),
         has_labels=dataset.targets is not None,
+        cost_per_layer=model.facts.cost_per_layer,
     )
     return Prepared(plan, _environment(job), _warnings(job, plan))
 
 
-def _shards(job: Job, dataset: BoundEvaluationSet, samples: int) -> tuple[Shard, ...]:
+def _shards(job: Job, dataset: BoundEvaluationSet, samples: int, *, whole: bool) -> tuple[Shard, ...]:
+    """``whole``: one shard, where memory allows and nothing else was asked for."""
     settings = job.settings
-    shards = cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset))
+    size = settings.shard_size
+    if whole and size is None and settings.method is not SweepMethod.RACING:
+        size = samples
+    shards = cut_shards(samples, size, bytes_of_sample=_bytes_of_sample(dataset))
     if settings.method is not SweepMethod.RACING or settings.shard_size is not None:
         return shards
     return shards_of(racing.cut(samples, shards[0].stop))
