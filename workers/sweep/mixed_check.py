@@ -157,7 +157,8 @@ class _Comparison:
         for done in model.evaluate([each.inputs for each in batches], [self.variant]):
             job.held.checkpoint()
             if done.outputs is None:
-                recorder.fail(VARIANT, done.failure or "it gave no output")
+                for name in (VARIANT, *FUSED):
+                    recorder.fail(name, done.failure or "it gave no output")
                 continue
             recorder.add(VARIANT, done.batch, np.asarray(done.outputs[metric.output]))
             inputs, samples = batches[done.batch].inputs, len(batches[done.batch].indices)

@@ -1,5 +1,6 @@
 """Sweeps whose cost is per layer are cut by layer group: by TensorRT's backend, over engines that ONNX Runtime runs."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,9 +174,17 @@ def test_layers_that_are_taken_out_one_by_one_are_tried_before(tensorrt: Install
 def test_how_far_the_sweep_is_never_runs_back(tensorrt: Installation) -> None:
     sweep_id = sweep(tensorrt)
     seen = [0.0]
-    while tensorrt.step() is not None:
+
+    def look() -> None:
         with tensorrt.context.database.read() as session:
             seen.append(progress.of_sweep(session, tensorrt.row(sweep_id)).fraction)
+
+    while (lease := tensorrt.claim()) is not None:
+        with tensorrt.context.database.write() as session:
+            units.heartbeat(session, lease, lease_seconds=60, progress=0.99)
+        look()
+        tensorrt.run(lease)
+        look()
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 
@@ -187,6 +196,22 @@ def test_a_corpus_metric_keeps_the_shards_that_its_interval_needs(tensorrt: Inst
     sweep_id = sweep(tensorrt, dataset=labelled, metric=metric)
     tensorrt.run_until(UnitKind.SELECT)
     assert len(tensorrt.row(sweep_id).plan["shards"]) == 8
+
+
+def test_a_variant_that_cannot_be_built_again_leaves_the_file_without_a_comparison(
+    tensorrt: Installation, maker: RuntimeMaker, tmp_path: Path
+) -> None:
+    sweep_id = sweep(tensorrt)
+    lease = tensorrt.run_until(UnitKind.REPORT)
+    assert lease is not None
+    shutil.rmtree(tmp_path / "engines")
+    maker.broken = frozenset(NAMES)
+    tensorrt.run(lease)
+    assert tensorrt.report(sweep_id)["exported"] is None
+    with tensorrt.context.database.read() as session:
+        (row,) = [each for each in sweeps.artifacts(session, sweep_id) if each.name == "mixed.json"]
+    checks = json.loads(tensorrt.context.blobs.read(row.sha256))
+    assert (checks["made"], checks["metric"], checks["reason"]) == (True, None, "build failed: no tactic")
 
 
 def test_engines_are_built_for_no_comparison_of_folded_batch_norms(tensorrt: Installation, maker: RuntimeMaker) -> None:
