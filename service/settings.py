@@ -1,7 +1,7 @@
 """The settings of an installation, read once at start-up from ``QUANTSIEVE_*`` environment variables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     reconcile_seconds: Annotated[float, Field(gt=0)] = 5.0
     max_attempts: Annotated[int, Field(ge=1)] = 5
     device: str = Field(default="auto", description="Device of this worker: auto, cpu or cuda:<index>.")
+    onnxruntime_provider: Literal["cuda", "tensorrt"] = Field(
+        default="cuda", description="Execution provider of ONNX Runtime where this worker's device is a GPU."
+    )
 
     @property
     def resolved_database_url(self) -> str:

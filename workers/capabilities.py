@@ -49,6 +49,7 @@ def from_document(document: dict[str, Any]) -> Capability:
         devices=tuple(document["devices"]),
         versions=document["versions"],
         reason=document["reason"],
+        providers=tuple(document["providers"]),
     )
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from service.domain.layers import Layer, SkippedOperation, TensorSpec, Variant
 from service.domain.settings import BackendName, WeightGranularity
+from workers.backends.onnx_providers import GpuProvider
 from workers.data.binding import Batch
 from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
@@ -26,7 +27,8 @@ class OpenSettings:
     ``segments``: into how many an ONNX graph may be cut to share work, None: as many as there are layers; 1: every
     variant runs the whole graph, as it is deployed. ``implicit_int8``: TensorRT 10 and before is given scales and
     precisions beside the graph, rather than Q/DQ in it. ``as_written``: ONNX Runtime fuses nothing by itself, as it
-    otherwise does (batch norms among it).
+    otherwise does (batch norms among it). ``gpu_provider``: by which of its execution providers ONNX Runtime runs
+    variants on a GPU.
     """
 
     fuse_bn: bool = True
@@ -35,6 +37,7 @@ class OpenSettings:
     segments: int | None = None
     implicit_int8: bool = False
     as_written: bool = False
+    gpu_provider: GpuProvider = "cuda"
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,17 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Capability:
-    """Whether this machine can run a backend: the devices, the library versions, or the reason why not."""
+    """Whether this machine can run a backend: the devices, the library versions, or the reason why not.
+
+    ``providers``: ONNX Runtime's execution providers that work here.
+    """
 
     backend: BackendName
     available: bool
     devices: tuple[str, ...]
     versions: Mapping[str, str]
     reason: str | None = None
+    providers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,14 @@ LARGEST = 1e-4
 def difference(job: Job, folded: OpenedModel, calibration: BoundEvaluationSet) -> FoldingDifference | None:
     """Measured on some calibration samples; None where no batch norm is folded.
 
-    TensorRT's graphs are compared in ONNX Runtime: they are what differs, and two engines more would differ by their
-    kernels too.
+    Of graphs that engines are built from, in ONNX Runtime on the CPU: the graphs are what differs, and two engines more
+    would differ by their kernels too.
     """
     if not folded.facts.folded_batch_norms:
         return None
     samples = min(MOST_SAMPLES, calibration.samples)
     settings, runtime = job.open_settings, BackendName(job.backend)
-    if runtime is BackendName.TENSORRT:
+    if folded.facts.cost_per_layer:
         settings, runtime = replace(settings, device="cpu", segments=None, implicit_int8=False), BackendName.ONNXRUNTIME
         folded = backend(runtime).open(job.model_path, settings)
     batches = [each.inputs for each in calibration.batches(np.arange(samples), folded.facts.batch_size or samples)]

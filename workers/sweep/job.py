@@ -113,7 +113,14 @@ class Job:
         """How the sweep's model is opened."""
         asked = self.settings
         implicit = asked.quantization is Quantization.IMPLICIT
-        return OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments, implicit_int8=implicit)
+        return OpenSettings(
+            asked.fuse_bn,
+            asked.weights,
+            self.device,
+            asked.segments,
+            implicit_int8=implicit,
+            gpu_provider=self.context.settings.onnxruntime_provider,
+        )
 
     @property
     def model_path(self) -> Path:

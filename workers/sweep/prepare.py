@@ -10,6 +10,7 @@ import numpy as np
 from service import __version__
 from service.domain.errors import InvalidInput, SweepFailure
 from service.domain.settings import BackendName, SweepMethod
+from workers.backends.onnx_providers import provider_of
 from workers.backends.registry import backend
 from workers.data.binding import BoundEvaluationSet
 from workers.engine import racing
@@ -92,9 +93,11 @@ def _samples(dataset: BoundEvaluationSet, wanted: int | None) -> int:
 
 def _environment(job: Job) -> dict[str, Any]:
     capability = backend(BackendName(job.backend)).capability()
+    of_onnxruntime = job.backend == BackendName.ONNXRUNTIME
     return {
         "backend": job.backend,
         "device": job.device,
+        "provider": provider_of(job.device, job.open_settings.gpu_provider) if of_onnxruntime else None,
         "host": socket.gethostname(),
         "machine": platform.machine(),
         "processors": len(os.sched_getaffinity(0)),

@@ -17,6 +17,9 @@ from workers.metrics.task_metric import TaskMetric
 from workers.sweep.job import Job
 from workers.sweep.plan import Shard
 
+ENVIRONMENT = ("backend", "device", "provider", "machine", "versions")
+"""What computes, of the sweep's environment."""
+
 
 def content_key(job: Job, metric: TaskMetric) -> str:
     """The key of the unit's shard, as SHA-256 in hexadecimal."""
@@ -36,7 +39,7 @@ def content_key(job: Job, metric: TaskMetric) -> str:
             "output": metric.output,
             # its states are recorded only where it is asked for
             "corpus_metric": settings.metric.model_dump(mode="json") if metric.corpus is not None else None,
-            **{name: job.sweep.environment[name] for name in ("backend", "device", "machine", "versions")},
+            **{name: job.sweep.environment.get(name) for name in ENVIRONMENT},
         }
     )
 
@@ -64,7 +67,7 @@ def calibration_key(job: Job, shard: Shard) -> str:
             "first_batch": min(plan.batch_size, plan.calibration_samples),
             "batch_size": plan.batch_size,
             "fuse_bn": job.settings.fuse_bn,
-            **{name: job.sweep.environment[name] for name in ("backend", "device", "machine", "versions")},
+            **{name: job.sweep.environment.get(name) for name in ENVIRONMENT},
         }
     )
 
