@@ -50,6 +50,8 @@ def usable_providers() -> tuple[str, ...]:
 
 def refuse_unusable(provider: str, environment: Mapping[str, str] = os.environ) -> None:
     """Raise Unavailable where sessions cannot be made with the provider, or its fp32 would be no reference."""
+    if provider == CPU:  # which asks no GPU for anything
+        return
     if provider not in usable_providers():
         raise Unavailable(
             f"ONNX Runtime cannot use {provider} on this machine, it can use {', '.join(usable_providers())}; install "

@@ -20,6 +20,7 @@ from tests.workers.sweep.test_folding import Network, onnx_bytes
 from workers.backends import registry
 from workers.backends.tensorrt.backend import TensorRTBackend
 from workers.reconciler import reconcile
+from workers.sweep import plan
 
 LAYERS = 10
 SAMPLES = 48
@@ -127,6 +128,25 @@ def test_whatever_order_units_end_in_the_last_one_goes_on_and_the_table_is_whole
     report = finished(tensorrt, sweep_id)
     assert {each["score"]["metric"]["samples"] for each in report["layers"]} == {SAMPLES}
     assert {each["score"]["drop"]["samples"] for each in report["layers"]} == {SAMPLES}
+
+
+def test_lists_are_verified_by_groups_too_and_the_decision_is_the_same(
+    tensorrt: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "GROUP_SIZE", 1)
+    budget = {"max_drop": 1e-4}
+    sweep_id = sweep(tensorrt, budget=budget, shard_size=24)
+    ours = finished(tensorrt, sweep_id)["decision"]
+    theirs = finished(tensorrt, sweep(tensorrt, backend="onnxruntime", budget=budget))["decision"]
+    with tensorrt.context.database.read() as session:
+        first = units.units_of(session, sweep_id, UnitKind.VERIFY, round_=1)
+    assert [row.ordinal for row in first] == list(range(len(first)))
+    assert {len(row.payload["variants"]) for row in first} == {1}
+    assert len(first) > 2
+    assert 0 < len(ours["fallback"]) < LAYERS
+    assert ours["fallback"] == theirs["fallback"]
+    drops = [[each["score"]["drop"]["value"] for each in one["measured"]] for one in (ours, theirs)]
+    assert drops[0] == pytest.approx(drops[1], rel=1e-3)
 
 
 def test_until_its_group_is_measured_a_layer_is_pending(tensorrt: Installation) -> None:
