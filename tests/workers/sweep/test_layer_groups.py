@@ -135,7 +135,7 @@ def test_lists_are_verified_by_groups_too_and_the_decision_is_the_same(
 ) -> None:
     monkeypatch.setattr(plan, "GROUP_SIZE", 1)
     budget = {"max_drop": 1e-4}
-    sweep_id = sweep(tensorrt, budget=budget, shard_size=24)
+    sweep_id = sweep(tensorrt, budget=budget)
     ours = finished(tensorrt, sweep_id)["decision"]
     theirs = finished(tensorrt, sweep(tensorrt, backend="onnxruntime", budget=budget))["decision"]
     with tensorrt.context.database.read() as session:
