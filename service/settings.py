@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     )
     tensorrt_plugin_libraries: Libraries = Field(
         default=(), description="TensorRT plugin libraries with the same operators, for the TensorRT backend."
+    )
+    onnxruntime_provider: Literal["cuda", "tensorrt"] = Field(
+        default="cuda", description="Execution provider of ONNX Runtime where this worker's device is a GPU."
     )
 
     @property

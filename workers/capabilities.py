@@ -75,6 +75,7 @@ def from_document(document: dict[str, Any]) -> Capability:
         versions=document["versions"],
         reason=document["reason"],
         libraries=tuple(LibraryState(**each) for each in document["libraries"]),
+        providers=tuple(document["providers"]),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.domain.costs import Precision
 from service.domain.errors import InvalidInput, NotFound, Unavailable
-from service.domain.settings import BackendName, SweepMode, SweepSettings
+from service.domain.settings import BackendName, Quantization, SweepMode, SweepSettings, WeightGranularity
 from service.domain.states import ResourceState
 from service.inspection.formats import ModelFormat
 from service.store import sweeps
@@ -47,6 +48,13 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
         message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
         raise InvalidInput(message, field="segments")
+    _check_quantization(settings, backend)
+    if settings.fallback_precision is not Precision.FP32 and subjects.model.format != ModelFormat.ONNX:
+        message = (
+            f"fallback_precision: {settings.fallback_precision} is that of layers in mixed.onnx, which a model in the "
+            f"format {subjects.model.format} does not leave; leave it out"
+        )
+        raise InvalidInput(message, field="fallback_precision")
     _check_method(settings)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
@@ -117,6 +125,20 @@ def _backend(settings: SweepSettings, model: ModelRow) -> BackendName:
         message = f"backend: {settings.backend} cannot run a model in the format {model.format}; {others} can"
         raise InvalidInput(message, field="backend", code="backend-format-mismatch")
     return settings.backend
+
+
+def _check_quantization(settings: SweepSettings, backend: BackendName) -> None:
+    if settings.quantization is Quantization.EXPLICIT:
+        return
+    if backend is not BackendName.TENSORRT:
+        message = f"quantization: implicit is for backend tensorrt; {backend} quantizes explicitly, leave it out"
+        raise InvalidInput(message, field="quantization")
+    if settings.weights is not WeightGranularity.PER_CHANNEL:
+        message = (
+            f"weights: {settings.weights} does not go with quantization implicit, where TensorRT scales weights by "
+            "itself, per channel"
+        )
+        raise InvalidInput(message, field="weights")
 
 
 def _check_method(settings: SweepSettings) -> None:

@@ -101,7 +101,8 @@ def _describe(capability: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in capability["versions"].items())
     if not capability["available"]:
         return " · ".join(filter(None, [capability["reason"] or "not available", versions]))
-    return f"on {', '.join(capability['devices'])} · {versions}"
+    providers = f" · by {', '.join(capability['providers'])}" if capability["providers"] else ""
+    return f"on {', '.join(capability['devices'])}{providers} · {versions}"
 
 
 def _library(backend: str, library: dict[str, Any]) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +17,7 @@ from service.domain.settings import (
     BackendName,
     CalibrationMethod,
     Preprocessing,
+    Quantization,
     SweepMethod,
     SweepMode,
     SweepSettings,
@@ -40,6 +41,7 @@ class SweepOptions:
     method: Annotated[SweepMethod | None, typer.Option(help="How layers are scored.")]
     mode: Annotated[SweepMode | None, typer.Option(help="One layer in int8, or all but one.")]
     weights: Annotated[WeightGranularity | None, typer.Option(help="How weights are scaled.")]
+    quantization: Annotated[Quantization | None, typer.Option(help="With --backend tensorrt: Q/DQ, or scales beside.")]
     calibration_data: Annotated[
         str | None, typer.Option(help="Calibration set: a file, or a dataset's id.  [default: the evaluation set]")
     ]
@@ -60,6 +62,9 @@ class SweepOptions:
     samples: Annotated[int | None, typer.Option(help="Use only this many samples of the evaluation set.")]
     seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn.")]
     fuse_bn: Annotated[bool, typer.Option("--fuse-bn/--no-fuse-bn", help="Fold BatchNorm into its convolution first.")]
+    fallback_precision: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option(help="Of the layers in mixed.onnx that are not int8.")
+    ]
     preprocessing: Annotated[
         str | None, typer.Option(help='How stored samples become inputs: JSON or @file, e.g. {"layout": "NHWC"}.')
     ]
@@ -78,6 +83,7 @@ class SweepOptions:
             "method": self.method,
             "mode": self.mode,
             "weights": self.weights,
+            "quantization": self.quantization,
             "calibration": _given(
                 cache=cache,
                 method=self.calibration or self._calibration_by_parameter(),
@@ -93,6 +99,7 @@ class SweepOptions:
             "budget": None if self.max_drop is None else {"max_drop": self.max_drop, "relative": self.relative},
             "selection": None if self.threshold is None else {"algorithm": "threshold", "threshold": self.threshold},
             "fuse_bn": self.fuse_bn,
+            "fallback_precision": self.fallback_precision,
             "seed": self.seed,
             "samples": self.samples,
         }

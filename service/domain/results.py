@@ -41,6 +41,19 @@ class Extent(Frozen):
     high: float
 
 
+class FoldingDifference(Frozen):
+    """How far fp32 outputs with batch norms folded lie from those of the model as it is, on the same ``samples``.
+
+    ``max_abs``: the largest difference of one output value. ``relative_rms``: root mean square of the difference over
+    that of the output, of the output for which it is largest. Both None for the ``reason``.
+    """
+
+    samples: int
+    max_abs: float | None
+    relative_rms: float | None
+    reason: str | None = None
+
+
 class LayerStatistics(Frozen):
     """What calibration tells of a layer without labels: by-products, on which no decision rests.
 

@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from service.domain.costs import Precision
 from service.domain.layers import Frozen
 
 
@@ -54,6 +55,17 @@ class WeightGranularity(StrEnum):
 
     PER_CHANNEL = "per_channel"
     PER_TENSOR = "per_tensor"
+
+
+class Quantization(StrEnum):
+    """How TensorRT is told what is int8.
+
+    ``explicit``: by Q/DQ in the graph, each tensor with its scale. ``implicit``: by scales and precisions beside the
+    fp32 graph, as with a calibration cache; TensorRT 10 and before only, which scales the weights itself.
+    """
+
+    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"
 
 
 class CalibrationMethod(StrEnum):
@@ -206,6 +218,9 @@ class SweepSettings(Frozen):
     method: SweepMethod = SweepMethod.EXACT
     probe: ProbeOptions = ProbeOptions()
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
+    quantization: Quantization = Field(
+        default=Quantization.EXPLICIT, description="tensorrt: Q/DQ in the graph, or scales beside it (TensorRT <= 10)."
+    )
     calibration: CalibrationSettings = CalibrationSettings()
     metric: MetricSettings = MetricSettings()
     include: tuple[str, ...] = ()
@@ -213,6 +228,11 @@ class SweepSettings(Frozen):
     budget: Budget | None = None
     selection: SelectionSettings = SelectionSettings()
     fuse_bn: bool = True
+    fallback_precision: Literal[Precision.FP32, Precision.FP16] = Field(
+        default=Precision.FP32,
+        description="Of the layers in mixed.onnx that are not int8 (ONNX models). Lists are verified with fp32; the "
+        "file's own metric is measured beside that.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     samples: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Use only this many samples, drawn by the seed."

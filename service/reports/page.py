@@ -43,6 +43,17 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class FileRow:
+    """The exported file in one arithmetic, or the variant that it stands beside. ``reason``: why there is no number."""
+
+    title: str
+    value: str
+    interval: str
+    within: bool | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything that the template shows besides the report itself."""
 
@@ -60,6 +71,8 @@ class Page:
     path: Markup | None
     quantity: Quantity
     fallback: tuple[str, ...]
+    folding: str | None
+    exported: tuple[FileRow, ...]
     settings: str
     curl: str
 
@@ -99,6 +112,8 @@ def _page(report: Report) -> Page:
         else None,
         quantity=quantity,
         fallback=decision.fallback_names if decision else (),
+        folding=_folding(report),
+        exported=_exported(report),
         settings=json.dumps(report.settings.model_dump(mode="json"), indent=2, ensure_ascii=True),
         curl=curl_of(report),
     )
@@ -114,6 +129,38 @@ def _meaning(report: Report) -> str:
     if report.settings.mode is SweepMode.ONE_ON:
         return f"How much {report.metric.name} worsens when this layer alone runs in int8."
     return f"How much {report.metric.name} recovers when this layer alone leaves int8."
+
+
+def _folding(report: Report) -> str | None:
+    found = report.model.folding_difference
+    if found is None:
+        return None
+    if found.relative_rms is None or found.max_abs is None:
+        return f"what that changes was not measured: {found.reason}"
+    return (
+        f"fp32 outputs differ by {found.relative_rms:.1e} of their size in root mean square, by {found.max_abs:.1e} at "
+        f"most, on {counted(found.samples, 'sample')}"
+    )
+
+
+def _exported(report: Report) -> tuple[FileRow, ...]:
+    check, level = report.exported, Quantity.level(report.metric)
+    if check is None:
+        return ()
+
+    def row(title: str, found: Interval, within: bool | None = None) -> FileRow:
+        return FileRow(title, level.with_unit(found.value), level.range(found), within)
+
+    rows = [row("Verified variant", check.variant)]
+    for name, title, score in (
+        ("simulated", "File, Q/DQ as they stand", check.simulated),
+        ("fused", "File, the runtime's own kernels", check.fused),
+    ):
+        if score is None:
+            rows.append(FileRow(title, "–", "–", reason=check.failures.get(name, "not measured")))
+        else:
+            rows.append(row(title, score.metric, score.within))
+    return tuple(rows)
 
 
 def _tiles(report: Report) -> tuple[Tile, ...]:

@@ -3,15 +3,16 @@
 import json
 from typing import Any, Literal
 
+from service.domain.file_check import FileCheck
 from service.domain.layers import Frozen, SkippedOperation, TensorSpec
-from service.domain.results import Decision, LayerResult, VariantScore
+from service.domain.results import Decision, FoldingDifference, LayerResult, VariantScore
 from service.domain.settings import SweepSettings
 
 SCHEMA_VERSION = 1
 
 
 class ModelSection(Frozen):
-    """The model that was measured."""
+    """The model that was measured. ``folding_difference``: None where no batch norm was folded."""
 
     id: str
     name: str
@@ -20,6 +21,7 @@ class ModelSection(Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     folded_batch_norms: int
+    folding_difference: FoldingDifference | None = None
 
 
 class DatasetSection(Frozen):
@@ -82,7 +84,10 @@ class Cost(Frozen):
 
 
 class Report(Frozen):
-    """Everything that a sweep found. Layers are in topological order; ``rank`` orders them by sensitivity."""
+    """Everything that a sweep found. Layers are in topological order; ``rank`` orders them by sensitivity.
+
+    ``exported``: None where no graph was left, or where it could not be compared.
+    """
 
     schema_version: Literal[1] = 1
     sweep_id: str
@@ -97,6 +102,7 @@ class Report(Frozen):
     layers: tuple[LayerResult, ...]
     skipped: tuple[SkippedOperation, ...]
     decision: Decision | None
+    exported: FileCheck | None = None
     warnings: tuple[Warning_, ...]
     environment: dict[str, Any]
     cost: Cost

@@ -29,7 +29,7 @@ from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.sweep.runner import run_unit
 
-QUEUES = ("data", "onnxruntime", "torch")
+QUEUES = ("data", "onnxruntime", "torch", "tensorrt")
 LONG = 60.0
 
 # scores of 3 classes from 4 numbers: two linear layers

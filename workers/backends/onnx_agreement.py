@@ -12,7 +12,8 @@ import numpy as np
 from service.domain.errors import InvalidInput
 from service.domain.layers import FP32, Variant
 from service.inspection.formats import quoted
-from workers.backends.protocol import Array, OpenedModel, OutputError, Tensors
+from workers.backends.protocol import OpenedModel, OutputError, Tensors
+from workers.metrics.difference import relative_rms
 
 FP32_TOLERANCE = 1e-4
 """Relative RMS. The order of summation moves a deep network's output by 1e-7 to 2e-5, int8 of one layer by 1e-3 on."""
@@ -68,22 +69,6 @@ def fp32_outputs(model: OpenedModel, batch: Tensors) -> Tensors:
     if done.outputs is None:
         raise InvalidInput(f"the model does not run in fp32: {done.failure}", field="method")
     return done.outputs
-
-
-def relative_rms(found: Array, expected: Array) -> float:
-    """The root mean square of the difference over that of what is expected, in float64.
-
-    NaN and infinite values are left out where both agree on them, and make it infinite where not. Of zeros alone any
-    difference is infinite; nothing to compare is no difference.
-    """
-    one, other = found.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(other)
-    if not np.array_equal(one[~finite], other[~finite], equal_nan=True) or not np.isfinite(one[finite]).all():
-        return float("inf")
-    difference, size = (float(np.square(each).sum()) for each in (one[finite] - other[finite], other[finite]))
-    if difference == 0.0:
-        return 0.0
-    return float(np.sqrt(difference / size)) if size else float("inf")
 
 
 def _refusal(what: str) -> InvalidInput:

@@ -11,6 +11,14 @@ import numpy as np
 from service.domain.errors import InvalidInput, RejectedFile, Unavailable, first_line
 from service.domain.layers import Variant, output_edge
 from service.domain.settings import BackendName, WeightGranularity
+from workers.backends.onnx_providers import (
+    CUDA,
+    TENSORRT,
+    provider_of,
+    refuse_unusable,
+    session_providers,
+    usable_providers,
+)
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.onnx_tree import OnnxTree, all_finite, run
 from workers.backends.protocol import (
@@ -63,11 +71,10 @@ class OnnxRuntimeBackend:
         except (ImportError, OSError) as error:
             return Capability(self.name, False, (), {}, f"onnxruntime cannot be loaded: {first_line(error)}")
 
-        devices = ["cpu"]
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            devices.append("cuda:0")
+        providers = usable_providers()
+        devices = ("cpu", "cuda:0") if CUDA in providers else ("cpu",)
         versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
-        return Capability(self.name, True, tuple(devices), versions)
+        return Capability(self.name, True, devices, versions, providers=providers)
 
     def open(self, path: Path, settings: OpenSettings) -> OpenedModel:
         """Read the file and find its layers."""
@@ -90,6 +97,8 @@ class OnnxModel:
         program, found = read.program, read.found
         # a model of standard operators has nothing to do with them
         self._libraries = settings.libraries.onnxruntime if any(plugins_of(program.skeleton.graph)) else ()
+        provider = provider_of(settings.device, settings.gpu_provider)
+        refuse_unusable(provider)
         self.facts = ModelFacts(
             inputs=program.inputs,
             outputs=program.outputs,
@@ -99,15 +108,13 @@ class OnnxModel:
             batch_size=program.batch_size,
             libraries=contents(self._libraries),
             costs=onnx_costs(program, found),
+            cost_per_layer=provider == TENSORRT,
         )
         self._runtime = onnxruntime
         self._settings = settings
         self._program = program
         self._found = {each.layer.id: each for each in found}
-        self._on_cuda = settings.device.startswith("cuda")
-        if self._on_cuda and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise Unavailable("this machine's ONNX Runtime has no CUDA provider; install quantsieve[gpu] or use cpu")
-        self._providers = _providers(settings.device)
+        self._provider = provider
         self._per_channel = settings.weights is WeightGranularity.PER_CHANNEL
         self._amax: dict[str, float] = {}
         self._probe: OnnxProbe | None = None
@@ -118,7 +125,8 @@ class OnnxModel:
         self._tree = OnnxTree(
             Cuts(program.skeleton),
             [(each.layer.id, each.node, float(each.layer.macs or 0)) for each in found],
-            segments=settings.segments,
+            # an engine is built for each piece, and a piece that ends elsewhere is fused otherwise than what deploys
+            segments=1 if provider == TENSORRT else settings.segments,
         )
 
     def _value(self, array: Array) -> Any:
@@ -222,10 +230,18 @@ class OnnxModel:
         yield from self._tree.evaluate(self, batches, usable)
 
     def piece_session(self, piece: "onnx.ModelProto", int8: frozenset[str]) -> Any:
-        """A session over a piece of the graph with these of its layers in int8."""
+        """A session over a piece of the graph with these of its layers in int8.
+
+        TensorRT's is over the whole graph, with int8 weights: with fake-quantized ones it would compute in fp32.
+        """
         from workers.models.onnx_qdq import insert_qdq
 
         layers = [found for layer_id, found in self._found.items() if layer_id in int8]
+        if self._provider == TENSORRT:
+            from workers.backends.tensorrt.graphs import explicit_model
+
+            content = explicit_model(self._program, layers, self._amax, per_channel=self._per_channel)
+            return self._opened(content, self._options(), TENSORRT, int8=bool(int8))
         made = insert_qdq(piece, layers, self._amax)
         return self._session(made.model, {name: self._int8_weight(layer) for name, layer in made.weights.items()})
 
@@ -275,7 +291,19 @@ class OnnxModel:
         return self._int8_weights[layer_id]
 
     def _session(self, model: "onnx.ModelProto", added: Mapping[str, Any]) -> Any:
+        """By CUDA where TensorRT runs the variants: no engine is worth building for one look at what flows inside."""
         from workers.models.onnx_graph import without_unused
+
+        options = self._options()
+        model = without_unused(model)
+        values = {**self._values, **added}
+        external = [each.name for each in model.graph.initializer if each.name in values]
+        if external:
+            options.add_external_initializers(external, [values[name] for name in external])
+        provider = CUDA if self._provider == TENSORRT else self._provider
+        return self._opened(model.SerializeToString(), options, provider)
+
+    def _options(self) -> Any:
         from workers.models.onnx_libraries import register
 
         options = self._runtime.SessionOptions()
@@ -285,27 +313,20 @@ class OnnxModel:
         # fake quantization stays what it says: no fusing of Q/DQ into integer kernels
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         register(options, self._libraries)  # what does not load was told when the model was read
-        model = without_unused(model)
-        values = {**self._values, **added}
-        external = [each.name for each in model.graph.initializer if each.name in values]
-        if external:
-            options.add_external_initializers(external, [values[name] for name in external])
-        session = self._runtime.InferenceSession(model.SerializeToString(), options, providers=self._providers)
-        wanted = "CUDAExecutionProvider" if self._on_cuda else "CPUExecutionProvider"
-        if wanted not in session.get_providers():
-            raise Unavailable(f"ONNX Runtime cannot use {wanted} on this machine")
+        if self._settings.as_written:
+            options.graph_optimization_level = self._runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    def _opened(self, content: bytes, options: Any, provider: str, *, int8: bool = False) -> Any:
+        providers = session_providers(provider, self._settings.device, int8=int8)
+        session = self._runtime.InferenceSession(content, options, providers=providers)
+        if provider not in session.get_providers():
+            raise Unavailable(f"ONNX Runtime cannot use {provider} on this machine")
         return session
 
     def feeds(self, batch: Tensors) -> dict[str, Any]:
         """A batch as the whole graph takes it."""
         return {each.name: filled(batch[each.name], self.facts.batch_size) for each in self.facts.inputs}
-
-
-def _providers(device: str) -> list[Any]:
-    if device.startswith("cuda"):
-        index = int(device.partition(":")[2] or 0)
-        return [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0}), "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
 
 
 def _errors_of(runtime: Any) -> tuple[type[Exception], ...]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from service.domain.costs import CostModel
 from service.domain.layers import Layer, SkippedOperation, TensorSpec, Variant
 from service.domain.settings import BackendName, WeightGranularity
+from workers.backends.onnx_providers import GpuProvider
 from workers.data.binding import Batch
 from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
@@ -34,7 +35,9 @@ class OpenSettings:
 
     ``segments``: into how many an ONNX graph may be cut to share work, None: as many as there are layers; 1: every
     variant runs the whole graph, as it is deployed. ``implicit_int8``: TensorRT 10 and before is given scales and
-    precisions beside the graph, rather than Q/DQ in it.
+    precisions beside the graph, rather than Q/DQ in it. ``as_written``: ONNX Runtime fuses nothing by itself, as it
+    otherwise does (batch norms among it). ``gpu_provider``: by which of its execution providers ONNX Runtime runs
+    variants on a GPU.
     """
 
     fuse_bn: bool = True
@@ -43,6 +46,8 @@ class OpenSettings:
     segments: int | None = None
     implicit_int8: bool = False
     libraries: PluginLibraries = PluginLibraries()
+    as_written: bool = False
+    gpu_provider: GpuProvider = "cuda"
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class LibraryState:
 class Capability:
     """Whether this machine can run a backend: the devices, the library versions, or the reason why not.
 
-    ``libraries``: the plugin libraries that are configured for it; it runs without those that do not load.
+    ``providers``: ONNX Runtime's execution providers that work here. ``libraries``: the plugin libraries that are
+    configured for it; it runs without those that do not load.
     """
 
     backend: BackendName
@@ -77,6 +83,7 @@ class Capability:
     versions: Mapping[str, str]
     reason: str | None = None
     libraries: tuple[LibraryState, ...] = ()
+    providers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from service.domain.errors import SweepFailure
-from service.domain.layers import LAYER_PREFIX, Layer
+from service.domain.layers import CONTROLS, LAYER_PREFIX, Layer
 from service.domain.settings import CalibrationSettings, SweepMethod, SweepMode
 from service.domain.states import UnitKind
 from service.store import units
@@ -20,7 +20,7 @@ from workers.sweep import count
 from workers.sweep.cached_ranges import cache_warnings, cached_ranges
 from workers.sweep.job import Job
 from workers.sweep.outcome import Calibrated, Counted
-from workers.sweep.plan import MERGE_ROUND, layer_variants, sweep_variants
+from workers.sweep.plan import MERGE_ROUND, layer_groups, layer_variants, sweep_variants
 from workers.sweep.statistics import layer_statistics
 
 TRIAL_SAMPLES = 2
@@ -62,7 +62,8 @@ def _calibrated(
     """What follows from the ranges. ``failed``: layers that have none; ``seen``: what was counted, for statistics."""
     plan, model = job.plan, job.open_model()
     model.set_amax(ranges)
-    failed = failed | _trial(job, model, plan.active(failed))
+    if not plan.layers_first(job.settings):
+        failed = failed | _trial(job, model, plan.active(failed))
     active = plan.active(failed)
     if not active:
         why = next(iter(failed.values()))
@@ -73,9 +74,18 @@ def _calibrated(
         ranges,
         failed,
         variants=len(sweep_variants(active, job.settings.mode)),
+        groups=_groups(job, active),
         shards=first,
         statistics=layer_statistics(job, model, seen, active),
     )
+
+
+def _groups(job: Job, active: tuple[Layer, ...]) -> tuple[tuple[str, ...], ...]:
+    """The variants of each unit, the controls' first where they are measured with the layers."""
+    if not job.plan.by_layer(job.settings):
+        return ()
+    groups = layer_groups([each.name for each in layer_variants(active, job.settings.mode)])
+    return groups if job.plan.layers_first(job.settings) else (CONTROLS, *groups)
 
 
 def _ranges(

@@ -1,8 +1,10 @@
 """The decision as files that other tools take, by the format of the model."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from service.domain.file_check import FileCheck
 from service.domain.results import Decision
 from service.inspection.formats import ModelFormat
 from workers.exports import (
@@ -23,18 +25,26 @@ from workers.sweep.outcome import File
 TEXT, PYTHON, JSON = "text/plain; charset=utf-8", "text/x-python; charset=utf-8", "application/json"
 
 
-def files(job: Job, decision: Decision | None) -> tuple[File, ...]:
+@dataclass(frozen=True)
+class Exported:
+    """The files, and how the graph among them compares with what was verified (None where there is none)."""
+
+    files: tuple[File, ...] = ()
+    check: FileCheck | None = None
+
+
+def make(job: Job, decision: Decision | None) -> Exported:
     """The files that fit the model's format; none where the decision leaves no layer in int8."""
     plan = job.plan
     int8 = {each.id for each in job.active_layers()} - set(decision.fallback if decision else ())
     if decision is None or not int8:
-        return ()
+        return Exported()
     fallback = frozenset(each.id for each in plan.layers) - int8
     mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights)
-    path = job.context.blobs.path(job.model.sha256)
     if job.model.format != ModelFormat.ONNX:
-        return tuple(of_torch(mixed, path))
-    return (*of_onnx(mixed, path), *mixed_onnx.files(job, fallback))
+        return Exported(tuple(of_torch(mixed, job.model_path)))
+    graph = mixed_onnx.make(job, fallback)
+    return Exported((*of_onnx(mixed, job.model_path), *graph.files), graph.check)
 
 
 def of_onnx(mixed: MixedPrecision, path: Path) -> Iterator[File]:

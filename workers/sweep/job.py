@@ -11,7 +11,7 @@ from pathlib import Path
 from service.domain.errors import LeaseLost, SweepFailure
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
-from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
+from service.domain.settings import BackendName, Preprocessing, Quantization, SweepMethod, SweepSettings
 from service.store import units
 from service.store.blobs import BlobStore
 from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SweepRow
@@ -110,12 +110,29 @@ class Job:
         """The layers that are measured."""
         return self.plan.active(self.failed)
 
+    @property
+    def open_settings(self) -> OpenSettings:
+        """How the sweep's model is opened."""
+        asked = self.settings
+        implicit = asked.quantization is Quantization.IMPLICIT
+        return OpenSettings(
+            asked.fuse_bn,
+            asked.weights,
+            self.device,
+            asked.segments,
+            implicit_int8=implicit,
+            libraries=self.context.libraries,
+            gpu_provider=self.context.settings.onnxruntime_provider,
+        )
+
+    @property
+    def model_path(self) -> Path:
+        """The model's file, as stored."""
+        return self.context.blobs.path(self.model.sha256)
+
     def open_model(self) -> OpenedModel:
         """The sweep's model on this worker's device."""
-        asked = self.settings
-        libraries = self.context.libraries
-        settings = OpenSettings(asked.fuse_bn, asked.weights, self.device, asked.segments, libraries=libraries)
-        model = _open_model(self.context.blobs.path(self.model.sha256), self.backend, settings)
+        model = _open_model(self.model_path, self.backend, self.open_settings)
         self._refuse_other_libraries(model)
         return model
 

@@ -1,6 +1,5 @@
 """Phases 3 and 5: one shard of samples, every variant; per-sample results paired with fp32 on the same samples."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,17 +8,16 @@ import numpy as np
 from service.domain.errors import SweepFailure
 from service.domain.layers import FP32, Variant, controls
 from service.domain.states import UnitKind
-from workers.backends.protocol import Array, OpenedModel, OutOfMemory
+from workers.backends.protocol import Array, OpenedModel
 from workers.data.binding import Batch
 from workers.metrics.recorder import Recorder
 from workers.metrics.shard_result import ShardResult, assemble
 from workers.metrics.task_metric import TaskMetric
 from workers.sweep import reuse
+from workers.sweep.fitting import in_batches_that_fit
 from workers.sweep.job import Job
 from workers.sweep.outcome import Measured
 from workers.sweep.plan import sweep_variants
-
-log = logging.getLogger(__name__)
 
 MIXED_PREFIX = "mixed:"
 
@@ -32,30 +30,18 @@ def run(job: Job) -> Measured:
     known = {each for source in sources for each in source.identities}
     missing = [(each, name) for each, name in zip(variants, names, strict=True) if name not in known]
     if missing:
-        result = _measure(job, metric, [each for each, _ in missing])
+        wanted = [each for each, _ in missing]
+        result = in_batches_that_fit(job, lambda size: _measure(job, metric, wanted, size))
         sources = [replace(result, identities=tuple(name for _, name in missing)), *sources]
     result = assemble([each.name for each in variants], names, sources)
     return Measured(UnitKind(job.lease.kind), result, content_key=key, found=len(variants) - len(missing))
 
 
-def _measure(job: Job, metric: TaskMetric, variants: Sequence[Variant]) -> ShardResult:
-    """Smaller batches where the device has no room, down to single samples."""
-    size = job.plan.batch_size
-    while True:
-        try:
-            return _measure_in_batches(job, metric, variants, size)
-        except OutOfMemory as error:
-            if size == 1 or job.open_model().facts.batch_size is not None:
-                raise SweepFailure(f"the device's memory is too small: {error}", code="out-of-memory") from error
-            size = size // 2
-            log.warning("out of memory; going on with batches of %d", size)
-
-
-def _measure_in_batches(job: Job, metric: TaskMetric, variants: Sequence[Variant], size: int) -> ShardResult:
+def _measure(job: Job, metric: TaskMetric, variants: Sequence[Variant], size: int) -> ShardResult:
     model, batches = job.open_model(), job.shard(size)
     job.read_next_shard()
     model.set_amax(job.amax)
-    reference = _reference(job, model, batches, metric.output)
+    reference = fp32_reference(job, model, batches, metric.output)
     targets = [each.targets for each in batches] if job.plan.has_labels else None
     recorder = Recorder(metric, reference, targets)
     total = len(variants) * len(batches)
@@ -73,11 +59,13 @@ def variants_of(job: Job) -> tuple[Variant, ...]:
     layers, mode = job.active_layers(), job.settings.mode
     if job.lease.kind is UnitKind.MEASURE:
         # after probes the decision says which layers are measured
-        return controls(each.id for each in layers) if job.settings.method.probes else sweep_variants(layers, mode)
+        every = controls(each.id for each in layers) if job.settings.method.probes else sweep_variants(layers, mode)
+        group = job.lease.payload.get("variants")
+        return every if group is None else tuple(each for each in every if each.name in group)
     table = {each.name: each for each in sweep_variants(layers, mode)}
-    every = frozenset(each.id for each in layers)
+    ids = frozenset(each.id for each in layers)
     wanted = (FP32, *job.lease.payload["variants"])
-    return tuple(table.get(each) or Variant(name=each, int8=every - frozenset(fallback_of(each))) for each in wanted)
+    return tuple(table.get(each) or Variant(name=each, int8=ids - frozenset(fallback_of(each))) for each in wanted)
 
 
 def mixed_name(fallback: Sequence[str]) -> str:
@@ -90,7 +78,8 @@ def fallback_of(name: str) -> tuple[str, ...]:
     return tuple(name.removeprefix(MIXED_PREFIX).split("\n"))
 
 
-def _reference(job: Job, model: OpenedModel, batches: Sequence[Batch], output: str) -> list[Array]:
+def fp32_reference(job: Job, model: OpenedModel, batches: Sequence[Batch], output: str) -> list[Array]:
+    """The fp32 output that is scored, batch by batch; raises SweepFailure where the model does not run."""
     fp32 = Variant(name=FP32, int8=frozenset())
     outputs: dict[int, Array] = {}
     for done in model.evaluate([each.inputs for each in batches], [fp32]):

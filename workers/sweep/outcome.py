@@ -40,6 +40,7 @@ class Counted:
 class Calibrated:
     """Activation edge → amax; layers that cannot be quantized, with the reason; how many variants and shards follow.
 
+    ``groups``: the variants (names) of each unit, where units are cut by layer group; empty where each takes them all.
     ``statistics``: layer id → what the calibration samples tell of it. ``counted``: where one unit did all, its counts.
     """
 
@@ -48,6 +49,7 @@ class Calibrated:
     variants: int
     shards: int
     statistics: Mapping[str, LayerStatistics]
+    groups: tuple[tuple[str, ...], ...] = ()
     counted: Counted | None = None
     warnings: Warnings = field(default_factory=list)
 
@@ -120,7 +122,7 @@ Outcome = Prepared | Counted | Calibrated | Probed | Measured | NextRound | Deci
 
 @dataclass(frozen=True)
 class Table:
-    """The layer table and the other scores as far as they are known; ``shards``: how many were probed or measured."""
+    """The layer table and the other scores as far as they are known; ``shards``: how many units' results it holds."""
 
     layers: tuple[LayerResult, ...]
     scores: tuple[VariantScore, ...]

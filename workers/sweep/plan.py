@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from service.domain.costs import CostModel
 from service.domain.layers import LAYER_PREFIX, Frozen, Layer, SkippedOperation, TensorSpec, Variant, controls
-from service.domain.settings import SweepMode
+from service.domain.results import FoldingDifference
+from service.domain.settings import SweepMethod, SweepMode, SweepSettings
 
 
 class Shard(Frozen):
@@ -22,7 +23,8 @@ class Plan(Frozen):
 
     ``excluded``: layer id → why it stays in floating point throughout. ``samples`` is the number drawn out of
     ``population``; the order is a permutation by ``seed``, the same on every worker. ``calibration_samples`` 0: a cache
-    has the ranges.
+    has the ranges. ``cost_per_layer``: as the opened model declares it. ``shards_in_table``: how many units' results
+    the stored table holds.
     """
 
     layers: tuple[Layer, ...]
@@ -31,6 +33,7 @@ class Plan(Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     folded_batch_norms: int
+    folding_difference: FoldingDifference | None = None
     population: int
     samples: int
     seed: int
@@ -40,6 +43,7 @@ class Plan(Frozen):
     calibration_shards: tuple[Shard, ...] = ()
     has_labels: bool
     costs: CostModel = CostModel(layers=())
+    cost_per_layer: bool = False
     shards_in_table: int = 0
 
     def order(self) -> npt.NDArray[np.int64]:
@@ -53,6 +57,24 @@ class Plan(Frozen):
     def active(self, failed: dict[str, str]) -> tuple[Layer, ...]:
         """The layers that can be in int8: neither excluded nor failed."""
         return tuple(each for each in self.layers if each.id not in self.excluded and each.id not in failed)
+
+    def shard_of(self, ordinal: int) -> int:
+        """The shard that a unit works on; where there are layer groups each has a unit for every shard, in turn."""
+        return ordinal % len(self.shards)
+
+    def by_layer(self, settings: SweepSettings) -> bool:
+        """Whether units are cut by layer group too.
+
+        A race and probes measure few layers each time, so that there is nothing to cut.
+        """
+        return self.cost_per_layer and settings.method is SweepMethod.EXACT
+
+    def layers_first(self, settings: SweepSettings) -> bool:
+        """Whether layers are measured untried, and then the controls, without those that failed.
+
+        Trying a layer that is costly to prepare would cost as much as measuring it.
+        """
+        return self.by_layer(settings) and settings.mode is SweepMode.ONE_ON
 
 
 def layer_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant, ...]:
@@ -68,6 +90,17 @@ def layer_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant,
 def sweep_variants(layers: tuple[Layer, ...], mode: SweepMode) -> tuple[Variant, ...]:
     """The controls and one variant for each layer."""
     return (*controls(layer.id for layer in layers), *layer_variants(layers, mode))
+
+
+GROUP_SIZE = 8
+"""Variants of one unit where each costs more to prepare than to run: few enough to share out and to lose."""
+CONTROLS_ROUND = 1
+"""Of the measure units with the controls, where the layers come first."""
+
+
+def layer_groups(variants: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Variants (names), in order, as the units take them."""
+    return tuple(tuple(variants[start : start + GROUP_SIZE]) for start in range(0, len(variants), GROUP_SIZE))
 
 
 MERGE_ROUND = 1

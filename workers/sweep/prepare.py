@@ -10,11 +10,13 @@ import numpy as np
 from service import __version__
 from service.domain.errors import InvalidInput, SweepFailure
 from service.domain.settings import BackendName, SweepMethod
+from workers.backends.onnx_providers import provider_of
 from workers.backends.registry import backend
 from workers.data.binding import BoundEvaluationSet
 from workers.engine import racing
 from workers.engine.batch_size import batch_size
 from workers.metrics.task_metric import resolve_metric
+from workers.sweep import folding
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
@@ -40,6 +42,8 @@ def run(job: Job) -> Prepared:
         raise SweepFailure(error.message, code=error.code) from error
     samples = _samples(dataset, settings.samples)
     size = model.facts.batch_size or batch_size(job.device, model.facts.live_bytes)
+    # engines are kept on the machine that built them: the fewer shards, the fewer machines build the same one
+    whole = model.facts.cost_per_layer and metric.corpus is None
     calibration_samples = 0 if job.cache is not None else min(settings.calibration.samples, calibration.samples)
     plan = Plan(
         layers=tuple(model.facts.layers),
@@ -48,23 +52,29 @@ def run(job: Job) -> Prepared:
         inputs=tuple(model.facts.inputs),
         outputs=tuple(model.facts.outputs),
         folded_batch_norms=model.facts.folded_batch_norms,
+        folding_difference=folding.difference(job, model, calibration),
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
-        shards=_shards(job, dataset, samples),
+        shards=_shards(job, dataset, samples, whole=whole),
         batch_size=size,
         calibration_samples=calibration_samples,
         calibration_shards=cut_calibration(calibration_samples, size),
         has_labels=dataset.targets is not None,
         costs=model.facts.costs,
+        cost_per_layer=model.facts.cost_per_layer,
     )
     environment = _environment(job) | {"libraries": dict(model.facts.libraries)}
     return Prepared(plan, environment, _warnings(job, plan))
 
 
-def _shards(job: Job, dataset: BoundEvaluationSet, samples: int) -> tuple[Shard, ...]:
+def _shards(job: Job, dataset: BoundEvaluationSet, samples: int, *, whole: bool) -> tuple[Shard, ...]:
+    """``whole``: one shard, where memory allows and nothing else was asked for."""
     settings = job.settings
-    shards = cut_shards(samples, settings.shard_size, bytes_of_sample=_bytes_of_sample(dataset))
+    size = settings.shard_size
+    if whole and size is None and settings.method is not SweepMethod.RACING:
+        size = samples
+    shards = cut_shards(samples, size, bytes_of_sample=_bytes_of_sample(dataset))
     if settings.method is not SweepMethod.RACING or settings.shard_size is not None:
         return shards
     return shards_of(racing.cut(samples, shards[0].stop))
@@ -85,9 +95,11 @@ def _samples(dataset: BoundEvaluationSet, wanted: int | None) -> int:
 
 def _environment(job: Job) -> dict[str, Any]:
     capability = backend(BackendName(job.backend)).capability()
+    of_onnxruntime = job.backend == BackendName.ONNXRUNTIME
     return {
         "backend": job.backend,
         "device": job.device,
+        "provider": provider_of(job.device, job.open_settings.gpu_provider) if of_onnxruntime else None,
         "host": socket.gethostname(),
         "machine": platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
@@ -103,6 +115,8 @@ def _warnings(job: Job, plan: Plan) -> Warnings:
             "the measured drops may be too small. Give calibration.dataset to avoid this."
         )
         found.append({"code": "calibrated-on-evaluation-set", "message": message})
+    if plan.folding_difference is not None:
+        found += folding.warnings(plan.folding_difference)
     if plan.skipped:
         names = ", ".join(each.name for each in plan.skipped[:5])
         message = f"{len(plan.skipped)} quantizable operations are not layers of this sweep, for example {names}"

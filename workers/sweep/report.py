@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from service.domain.file_check import FileCheck
 from service.domain.layers import ALL_INT8
 from service.domain.results import Decision, LayerResult, VariantScore
 from service.domain.states import UnitState
@@ -24,7 +25,7 @@ from service.reports.report import (
 from service.store.tables import LayerRow, ScoreRow, UnitRow
 from workers.engine.probe import gram, interactions
 from workers.engine.probe_sums import ProbeSums
-from workers.sweep import exports
+from workers.sweep import exports, mixed_check
 from workers.sweep.job import Job
 from workers.sweep.outcome import Artifact, Reported
 from workers.sweep.probed import probe_sums
@@ -34,13 +35,15 @@ from workers.sweep.warnings import probe_warnings, result_warnings
 def run(job: Job) -> Reported:
     """Write the report's files."""
     probes = probe_sums(job).sums
-    report = make(job, probes)
+    decision = Decision.model_validate(job.sweep.decision) if job.sweep.decision else None
+    exported = exports.make(job, decision)
+    report = make(job, probes, decision, exported.check)
     files = [
         ("report.json", "application/json", to_json(report)),
         ("report.html", "text/html; charset=utf-8", page.to_html(report)),
         ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
         ("fallback_layers.json", "application/json", fallback.to_json(report)),
-        *exports.files(job, report.decision),
+        *exported.files,
     ]
     if probes is not None:
         pairs = [pair for measure in probes.measures for pair in interactions(gram(probes, measure), measure)]
@@ -49,8 +52,8 @@ def run(job: Job) -> Reported:
     return Reported(tuple(Artifact(name, kind, job.context.blobs.put(content)) for name, kind, content in files))
 
 
-def make(job: Job, probes: ProbeSums | None) -> Report:
-    """The report, from rows and what was probed."""
+def make(job: Job, probes: ProbeSums | None, decision: Decision | None, check: FileCheck | None) -> Report:
+    """The report, from rows, what was probed, and what the exported file was found to be worth."""
     with job.context.database.read() as session:
         layer_rows = session.scalars(
             select(LayerRow).where(LayerRow.sweep_id == job.sweep_id).order_by(LayerRow.position)
@@ -79,6 +82,7 @@ def make(job: Job, probes: ProbeSums | None) -> Report:
             inputs=plan.inputs,
             outputs=plan.outputs,
             folded_batch_norms=plan.folded_batch_norms,
+            folding_difference=plan.folding_difference,
         ),
         dataset=DatasetSection(
             id=job.dataset.id,
@@ -95,13 +99,15 @@ def make(job: Job, probes: ProbeSums | None) -> Report:
         controls=controls,
         layers=layers,
         skipped=plan.skipped,
-        decision=Decision.model_validate(job.sweep.decision) if job.sweep.decision else None,
+        decision=decision,
+        exported=check,
         warnings=tuple(
             Warning_(**each)
             for each in [
                 *job.sweep.warnings,
                 *result_warnings(controls, job.dataset.info, metric.name),
                 *_probe_warnings(probes, controls),
+                *(mixed_check.warnings(check) if check is not None else ()),
             ]
         ),
         environment=job.sweep.environment,

@@ -18,6 +18,9 @@ from workers.metrics.task_metric import TaskMetric
 from workers.sweep.job import Job
 from workers.sweep.plan import Shard
 
+ENVIRONMENT = ("backend", "device", "provider", "machine", "versions")
+"""What computes, of the sweep's environment."""
+
 
 def content_key(job: Job, metric: TaskMetric) -> str:
     """The key of the unit's shard, as SHA-256 in hexadecimal."""
@@ -33,6 +36,7 @@ def content_key(job: Job, metric: TaskMetric) -> str:
             "fuse_bn": settings.fuse_bn,
             "segments": settings.segments,
             "weights": settings.weights,
+            "quantization": settings.quantization,
             "output": metric.output,
             # its states are recorded only where it is asked for
             "corpus_metric": settings.metric.model_dump(mode="json") if metric.corpus is not None else None,
@@ -103,7 +107,7 @@ def find(job: Job, key: str, wanted: Sequence[str]) -> list[ShardResult]:
 def _computed_by(job: Job) -> dict[str, object]:
     """All that computes: where, in which versions, and of plugins the content of their libraries."""
     environment = job.sweep.environment
-    known: dict[str, object] = {name: environment[name] for name in ("backend", "device", "machine", "versions")}
+    known: dict[str, object] = {name: environment.get(name) for name in ENVIRONMENT}
     libraries = sorted(environment.get("libraries", {}))
     return known | ({"libraries": libraries} if libraries else {})
 

@@ -69,7 +69,11 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
     finished: dict[str, Any] = {"result": {}}
     if isinstance(outcome, Measured):
         finished = {
-            "result": {"variants": len(outcome.result.variants), "found": outcome.found},
+            "result": {
+                "variants": len(outcome.result.variants),
+                "found": outcome.found,
+                "failures": dict(outcome.result.failures),
+            },
             "result_sha256": context.blobs.put(outcome.result.to_bytes()).sha256,
             "content_key": outcome.content_key,
         }

@@ -14,13 +14,12 @@ from workers.sweep import probed, race
 from workers.sweep.job import Job
 from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
 from workers.sweep.outcome import Decided, NextRound
-from workers.sweep.table import measured_shards
+from workers.sweep.table import measurements
 
 
 def run(job: Job) -> NextRound | Decided:
     """One step of the decision, from all that is measured so far."""
-    done = measured_shards(job)
-    shards = [done[each] for each in sorted(done)]
+    shards = measurements(job).shards
     board = job.board(shards)
     if ALL_INT8 in board.failures:
         raise SweepFailure(_all_int8_failed(job, board.failures), code="all-int8-failed")

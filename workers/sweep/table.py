@@ -1,6 +1,7 @@
 """The layer table, made from the shards that are measured so far, and kept in the database for whoever polls."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
@@ -22,35 +23,46 @@ from workers.sweep.probed import NOT_PROBED, ProbedShards, known, probe_sums
 def refresh(job: Job, outcome: Outcome) -> Table | None:
     """The table as it is after this unit; None where the unit adds nothing to it.
 
-    Workers that finish shards at the same time don't see each other's: the first selection completes the table.
+    Workers that finish units at the same time don't see each other's: the first selection completes the table.
     """
     if isinstance(outcome, Probed):
-        return make(job, [], probe_sums(job, {job.lease.ordinal: outcome.sums}), {})
+        return make(job, Measurements(), probe_sums(job, {job.lease.ordinal: outcome.sums}), {})
     probes = probe_sums(job) if job.settings.method.probes else NOT_PROBED
     if isinstance(outcome, Measured) and outcome.kind is UnitKind.MEASURE:
-        done = measured_shards(job, {job.lease.ordinal: outcome.result})
-        return make(job, [done[each] for each in sorted(done)], probes, {})
-    grows = job.settings.method is not SweepMethod.EXACT
-    if isinstance(outcome, NextRound | Decided) and (grows or job.plan.shards_in_table < len(job.plan.shards)):
-        done = measured_shards(job)
-        return make(job, [done[each] for each in sorted(done)], probes, outcome.stopped)
+        return make(job, measurements(job, outcome.result), probes, {})
+    if isinstance(outcome, NextRound | Decided):
+        done = measurements(job)
+        if job.settings.method is not SweepMethod.EXACT or job.plan.shards_in_table < done.units:
+            return make(job, done, probes, outcome.stopped)
     return None
 
 
-def measured_shards(job: Job, own: Mapping[int, ShardResult] | None = None) -> dict[int, ShardResult]:
-    """Ordinal → all that was measured on the shard, for the table or for the decision; ``own``: not stored yet."""
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured so far: each shard's result, in order. ``units``: how many of the table's units that holds."""
+
+    shards: tuple[ShardResult, ...] = ()
+    units: int = 0
+
+
+def measurements(job: Job, own: ShardResult | None = None) -> Measurements:
+    """All that is stored, for the table or for the decision; ``own``: this unit's, which is not stored yet."""
     with job.context.database.read() as session:
         rows = [
             row
             for kind in (UnitKind.MEASURE, UnitKind.VERIFY)
             for row in units.units_of(session, job.sweep_id, kind)
-            if row.state == UnitState.DONE
+            if row.state == UnitState.DONE and row.result_sha256
         ]
-        stored = [(row.ordinal, row.result_sha256) for row in rows if row.result_sha256]
-    found: dict[int, list[ShardResult]] = {ordinal: [result] for ordinal, result in (own or {}).items()}
+        stored = [(row.ordinal, row.result_sha256) for row in rows]
+    found: dict[int, list[ShardResult]] = {}
+    if own is not None:
+        found[job.plan.shard_of(job.lease.ordinal)] = [own]
     for ordinal, sha256 in stored:
-        found.setdefault(ordinal, []).append(ShardResult.from_bytes(job.context.blobs.read(sha256)))
-    return {ordinal: merge(results) for ordinal, results in found.items()}
+        results = found.setdefault(job.plan.shard_of(ordinal), [])
+        results.append(ShardResult.from_bytes(job.context.blobs.read(sha256 or "")))
+    of_table = sum(row.kind == UnitKind.MEASURE for row in rows) + (own is not None)
+    return Measurements(tuple(merge(found[each]) for each in sorted(found)), of_table)
 
 
 def _ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
@@ -58,21 +70,21 @@ def _ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
     return rank_layers(layer_scores(Scoreboard(shards, job.metric()), job.settings.mode), job.settings.mode)
 
 
-def make(job: Job, shards: Sequence[ShardResult], probes: ProbedShards, stopped: Mapping[str, str]) -> Table:
-    """The table over these shards; ``stopped``: layer id → why it is measured on no more of them."""
+def make(job: Job, done: Measurements, probes: ProbedShards, stopped: Mapping[str, str]) -> Table:
+    """The table over what is measured; ``stopped``: layer id → why it is measured on no more shards."""
     plan, failed, amax, statistics = job.plan, job.failed, job.amax, job.statistics
-    board = job.board(shards)
+    board = job.board(done.shards)
     failed |= {
         name.removeprefix(LAYER_PREFIX): why for name, why in board.failures.items() if name.startswith(LAYER_PREFIX)
     }
     scores = layer_scores(board, job.settings.mode)
     found = None if probes.sums is None else known(probes.sums, board, metric=job.metric().name)
-    ranking = _ranking(job, shards) if found is None else found.ranking
+    ranking = _ranking(job, done.shards) if found is None else found.ranking
     ranks = {each.layer_id: place for place, each in enumerate(ranking, start=1)}
 
     def row(layer: Layer) -> LayerResult:
         score = scores.get(layer.id)
-        state, reason = "measured" if score or found is None else "estimated", None
+        state, reason = "measured" if score else "pending" if found is None else "estimated", None
         if layer.id in plan.excluded:
             state, reason = "excluded", plan.excluded[layer.id]
         elif layer.id in failed:
@@ -91,11 +103,11 @@ def make(job: Job, shards: Sequence[ShardResult], probes: ProbedShards, stopped:
         )
 
     controls = tuple(board.score(name) for name in CONTROLS if name in board.variants)
-    return Table(tuple(row(layer) for layer in plan.layers), controls, probes.shards + len(shards))
+    return Table(tuple(row(layer) for layer in plan.layers), controls, probes.shards + done.units)
 
 
 def store(session: Session, sweep: SweepRow, table: Table) -> None:
-    """Replace the stored table, unless one over more shards is there already (workers finish in any order)."""
+    """Replace the stored table, unless one over more units is there already (workers finish in any order)."""
     if sweep.plan.get("shards_in_table", 0) > table.shards:
         return
     sweep.plan = {**sweep.plan, "shards_in_table": table.shards}

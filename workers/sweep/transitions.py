@@ -4,11 +4,13 @@ Fan-in is counted in rows: the worker that finishes the last unit of a phase que
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.domain.layers import CONTROLS
+from service.domain.errors import SweepFailure
+from service.domain.layers import CONTROLS, LAYER_PREFIX
 from service.domain.settings import SweepSettings
 from service.domain.states import Phase, SweepState, UnitKind, UnitState, move_sweep
 from service.store.clock import now
@@ -26,7 +28,7 @@ from workers.sweep.outcome import (
     Probed,
     Reported,
 )
-from workers.sweep.plan import MERGE_ROUND
+from workers.sweep.plan import CONTROLS_ROUND, MERGE_ROUND, Plan, layer_groups
 
 PROBE_COST = 6
 """In evaluations (docs/benchmarks.md); it only tells how far a sweep is."""
@@ -53,6 +55,8 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             kind = UnitKind(outcome.kind)
             if _still_open(session, sweep.id, kind):
                 return 0
+            if kind is UnitKind.MEASURE and _controls_follow(session, sweep):
+                return _controls(session, sweep)
             if kind is UnitKind.MEASURE:
                 sweep.warnings = [*sweep.warnings, *_reused(session, sweep.id)]
             return _queue(
@@ -92,6 +96,8 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     if SweepSettings.model_validate(sweep.settings).method.probes:
         units = _shard_units(sweep, UnitKind.PROBE, sweep.plan["shards"], evaluations=PROBE_COST)
         return _queue(session, sweep, Phase.PROBE, units)
+    if outcome.groups:
+        return _queue(session, sweep, Phase.MEASURE, _group_units(sweep, UnitKind.MEASURE, outcome.groups))
     shards = sweep.plan["shards"][: outcome.shards]
     units = _shard_units(sweep, UnitKind.MEASURE, shards, evaluations=outcome.variants)
     return _queue(session, sweep, Phase.MEASURE, units)
@@ -114,20 +120,59 @@ def _shard_units(
     ]
 
 
+def _group_units(sweep: SweepRow, kind: UnitKind, groups: Sequence[Sequence[str]], *, round_: int = 0) -> list[NewUnit]:
+    """One for each group of variants (names) and each shard; a group's shards follow each other."""
+    shards = sweep.plan["shards"]
+    return [
+        _unit(sweep, kind, group, ordinal=number * len(shards) + shard, round_=round_)
+        for number, group in enumerate(groups)
+        for shard in range(len(shards))
+    ]
+
+
+def _unit(sweep: SweepRow, kind: UnitKind, variants: Sequence[str], *, ordinal: int, round_: int) -> NewUnit:
+    """These variants on the shard of this ordinal."""
+    shards = sweep.plan["shards"]
+    shard = shards[ordinal % len(shards)]
+    return NewUnit(
+        kind,
+        sweep.id,
+        sweep.backend,
+        round=round_,
+        ordinal=ordinal,
+        payload={**shard, "variants": list(variants)},
+        cost=float((len(variants) + 1) * (shard["stop"] - shard["start"])),
+    )
+
+
+def _controls_follow(session: Session, sweep: SweepRow) -> bool:
+    """Whether only the layers are measured yet."""
+    layers_first = Plan.model_validate(sweep.plan).layers_first(SweepSettings.model_validate(sweep.settings))
+    return layers_first and not units_of(session, sweep.id, UnitKind.MEASURE, round_=CONTROLS_ROUND)
+
+
+def _controls(session: Session, sweep: SweepRow) -> int:
+    """The controls, without the layers that failed by themselves."""
+    failed = dict(sweep.amax["failed"])
+    for row in units_of(session, sweep.id, UnitKind.MEASURE):
+        failures: Mapping[str, str] = row.result["failures"]
+        failed |= {name.removeprefix(LAYER_PREFIX): why for name, why in failures.items()}
+    if not Plan.model_validate(sweep.plan).active(failed):
+        why = next(iter(failed.values()))
+        raise SweepFailure(f"no layer can be measured in int8; the first one: {why}", code="no-layers")
+    sweep.amax = {**sweep.amax, "failed": failed}
+    units = _group_units(sweep, UnitKind.MEASURE, [CONTROLS], round_=CONTROLS_ROUND)
+    # two engines of many; without a cost, as the share that is done would run back
+    return _queue(session, sweep, Phase.MEASURE, [replace(each, cost=0.0) for each in units])
+
+
 def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:
     sweep.round += 1
-    shards = sweep.plan["shards"]
+    shards, by_layer = sweep.plan["shards"], Plan.model_validate(sweep.plan).cost_per_layer
     new = [
-        NewUnit(
-            UnitKind.VERIFY,
-            sweep.id,
-            sweep.backend,
-            round=sweep.round,
-            ordinal=ordinal,
-            payload={**shards[ordinal], "variants": list(variants)},
-            cost=float((len(variants) + 1) * (shards[ordinal]["stop"] - shards[ordinal]["start"])),
-        )
-        for ordinal, variants in sorted(outcome.variants.items())
+        _unit(sweep, UnitKind.VERIFY, group, ordinal=number * len(shards) + shard, round_=sweep.round)
+        for shard, variants in sorted(outcome.variants.items())
+        for number, group in enumerate(layer_groups(variants) if by_layer else [variants])
     ]
     return _queue(session, sweep, Phase.VERIFY, new)
 

@@ -50,6 +50,24 @@ def test_segments_are_for_the_backend_that_cuts_the_graph(service):
     assert service.sweep(segments=2).json()["settings"]["segments"] == 2
 
 
+def test_implicit_int8_is_for_tensorrt_which_scales_weights_by_channel(service):
+    document = assert_problem(service.sweep(quantization="implicit"), 422, "invalid-input", "is for backend tensorrt")
+    assert document["errors"][0]["field"] == "quantization"
+    refused = service.sweep(backend="tensorrt", quantization="implicit", weights="per_tensor")
+    document = assert_problem(refused, 422, "invalid-input", "does not go with quantization implicit")
+    assert document["errors"][0]["field"] == "weights"
+    assert service.sweep(quantization="explicit").status_code == 202
+
+
+def test_the_precision_of_fallback_layers_is_for_models_that_leave_a_graph(service):
+    model = service.http.post("/v1/models?name=net", content=pt2_bytes()).json()["id"]
+    refused = service.sweep(model=model, fallback_precision="fp16")
+    document = assert_problem(refused, 422, "invalid-input", "fallback_precision: fp16 is that of layers in mixed.onnx")
+    assert document["errors"][0]["field"] == "fallback_precision"
+    assert service.sweep(model=model, fallback_precision="fp32").status_code == 202
+    assert service.sweep(fallback_precision="fp16").json()["settings"]["fallback_precision"] == "fp16"
+
+
 def test_a_sweep_on_what_is_still_checked_waits_without_a_hint(service):
     model, dataset = service.model(), service.dataset(ready=False)
     checks = list(service.hints.published)

@@ -46,6 +46,13 @@ def test_a_wrong_setting_in_the_environment_is_named(monkeypatch: pytest.MonkeyP
     assert "QUANTSIEVE_PORT: 'many' is wrong" in result.stderr
 
 
+def test_a_provider_that_is_none_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTSIEVE_ONNXRUNTIME_PROVIDER", "rocm")
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 2
+    assert "QUANTSIEVE_ONNXRUNTIME_PROVIDER: 'rocm' is wrong: Input should be 'cuda' or 'tensorrt'" in result.stderr
+
+
 @pytest.mark.parametrize("command", [[], ["serve"], ["run"], ["sweep"], ["sweep", "submit"], ["worker"], ["doctor"]])
 def test_every_command_explains_itself(command: list[str]) -> None:
     result = runner.invoke(app, [*command, "--help"])
@@ -53,11 +60,13 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
-def test_doctor_names_brokers_database_disk_and_server() -> None:
+def test_doctor_names_brokers_database_disk_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 0
     for part in ("broker valkey", "broker filesystem", "database", "disk", "server"):
         assert part in result.stdout
+    assert "on cpu · by CPUExecutionProvider · onnx " in result.stdout or "by CPUExecutionProvider, " in result.stdout
 
 
 def test_doctor_names_a_plugin_library_that_is_left_out_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from service.domain.settings import (
     CalibrationMethod,
     CalibrationSettings,
     MetricSettings,
+    Quantization,
     SelectionSettings,
     SweepMode,
     SweepSettings,
@@ -45,6 +46,8 @@ def test_each_option_reaches_its_setting() -> None:
         samples=100,
         seed=7,
         fuse_bn=False,
+        fallback_precision="fp16",
+        quantization=Quantization.IMPLICIT,
     )
     assert settings == SweepSettings(
         model="mdl_1",
@@ -60,6 +63,8 @@ def test_each_option_reaches_its_setting() -> None:
         samples=100,
         seed=7,
         fuse_bn=False,
+        fallback_precision="fp16",
+        quantization="implicit",
     )
 
 
@@ -93,6 +98,7 @@ def test_a_calibration_cache_stands_in_place_of_a_method() -> None:
         ({"calibration": "max", "quantile": 0.9}, r"calibration.quantile: 0.9 is wrong: .*method 'trt_legacy'"),
         ({"percentile": 20.0}, r"calibration.percentile: 20.0 is wrong: .*greater than 50"),
         ({"samples": 0}, r"samples: 0 is wrong"),
+        ({"fallback_precision": "int8"}, r"fallback_precision: 'int8' is wrong: .*'fp32'.* or .*'fp16'"),
         ({"metric_args": "[1]"}, r"--metric-args: \[1\] is not a JSON object"),
         ({"preprocessing": "{"}, r"--preprocessing: not JSON"),
         ({"preprocessing": '{"layout": "HWC"}'}, r"preprocessing.layout: 'HWC' is wrong: .*'NCHW' or 'NHWC'"),

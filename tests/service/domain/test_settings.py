@@ -41,6 +41,7 @@ def test_a_sweep_has_its_defaults_from_one_place() -> None:
         ("calibration", {"samples": 0}),
         ("seed", -1),
         ("seed", 2**32),
+        ("fallback_precision", "int8"),
         ("samples", 0),
         ("shard_size", 0),
         ("colour", "red"),

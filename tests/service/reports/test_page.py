@@ -3,6 +3,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from service.domain.file_check import FileCheck, FileScore
+from service.domain.results import FoldingDifference
 from service.domain.settings import SweepMode
 from service.reports.page import to_html
 from service.reports.report import CacheSection, CalibrationSection, MetricSection, Report
@@ -105,6 +107,37 @@ def test_a_thousand_layers_are_all_in_the_table_and_forty_in_the_chart() -> None
 def test_a_metric_that_should_be_low_increases_as_it_worsens() -> None:
     metric = MetricSection(name="mse", output="y", higher_is_better=False, unit="squared output units")
     assert "a mse increase of 0.00620" in to_html(sample.report(metric=metric)).decode()
+
+
+def test_the_exported_file_stands_beside_the_variant_that_was_verified() -> None:
+    verified = sample.scored("mixed", 0.006)
+    score = FileScore(metric=verified.metric, difference=verified.drop, within=True)
+    check = FileCheck(
+        fallback_precision="fp16",
+        samples=1024,
+        variant=verified.metric,
+        simulated=score,
+        fused=None,
+        failures={"fused": "ONNX Runtime cannot run it: <no kernel>"},
+    )
+    page = to_html(sample.report(exported=check)).decode()
+    Structure(page)
+    assert "mixed.onnx with fp16 fallback layers" in page
+    assert "on the same 1,024 samples" in page
+    assert "cannot run it: &lt;no kernel&gt;" in page
+    assert "File, Q/DQ as they stand" in page
+    assert "The exported file" not in to_html(sample.report()).decode()
+
+
+def test_what_folding_changes_is_told_beside_the_count() -> None:
+    difference = FoldingDifference(samples=8, max_abs=0.00012, relative_rms=3.1e-6)
+    model = sample.report().model.model_copy(update={"folding_difference": difference})
+    page = to_html(sample.report(model=model)).decode()
+    assert (
+        "20 batch norms folded (fp32 outputs differ by 3.1e-06 of their size in root mean square, by 1.2e-04 " in page
+    )
+    assert "at most, on 8 samples)" in page
+    assert "fp32 outputs differ" not in to_html(sample.report()).decode()
 
 
 def test_estimates_are_called_estimates() -> None:

@@ -217,6 +217,7 @@ def test_a_target_that_the_parsed_network_lacks_is_a_failure(monkeypatch, tmp_pa
 
 def test_implicit_int8_is_offered_up_to_10_only(machine) -> None:
     assert implicit.offers_implicit() is (MAJOR <= 10)
+    assert machine.maker.implicit is (MAJOR <= 10)
     if MAJOR > 10:
         with pytest.raises(EngineFailure, match="no implicit int8; use explicit"):
             machine.maker.build(BuildRequest(b"onnx", (), ImplicitInt8(frozenset(), {})))

@@ -14,7 +14,7 @@ from service.domain.layers import ALL_INT8, FP32, Variant, controls
 from service.domain.settings import WeightGranularity
 from tests.workers.backends.ranges import calibrated
 from workers.backends import onnx_agreement
-from workers.backends.onnx_agreement import refuse_other_errors, refuse_other_outputs, relative_rms
+from workers.backends.onnx_agreement import refuse_other_errors, refuse_other_outputs
 from workers.backends.onnxruntime import OnnxModel, OnnxRuntimeBackend
 from workers.backends.protocol import OpenSettings, OutputError
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
@@ -225,23 +225,6 @@ def test_outputs_that_differ_are_refused_with_the_difference() -> None:
         refuse_other_outputs({"y": ONE}, {"y": ONE * 1.0002})
     with pytest.raises(InvalidInput, match=r"output 'y' has shape \(3, 2\) in torch and \(2, 3\) there"):
         refuse_other_outputs({"y": ONE}, {"y": ONE.T})
-
-
-@pytest.mark.parametrize(
-    ("found", "expected", "answer"),
-    [
-        ([3.0, 4.0], [3.0, 4.5], 0.5 / np.hypot(3.0, 4.5)),
-        ([0.0, 0.0], [0.0, 0.0], 0.0),
-        ([1e-9, 0.0], [0.0, 0.0], np.inf),
-        ([np.nan, 1.0], [np.nan, 1.0], 0.0),
-        ([np.inf, 1.0], [-np.inf, 1.0], np.inf),
-        ([np.nan, 1.0], [1.0, 1.0], np.inf),
-        ([], [], 0.0),
-    ],
-    ids=["different", "zeros", "not zero", "NaN in both", "infinite apart", "NaN in one", "nothing"],
-)
-def test_the_relative_rms_is_defined_at_its_edges(found: list[float], expected: list[float], answer: float) -> None:
-    assert relative_rms(np.array(found), np.array(expected)) == pytest.approx(answer)
 
 
 def test_layers_whose_int8_errors_differ_are_refused_by_name() -> None:

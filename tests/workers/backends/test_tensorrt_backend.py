@@ -61,6 +61,7 @@ class RuntimeMaker:
     ignored: frozenset[str] = frozenset()
     requests: list[BuildRequest] = field(default_factory=list)
     identity: str = "CPU/1"
+    implicit: bool = True
 
     def build(self, request: BuildRequest) -> bytes:
         self.requests.append(request)
@@ -176,6 +177,14 @@ def test_implicit_int8_gives_the_fp32_graph_and_what_stands_beside_it(path) -> N
 def test_implicit_int8_leaves_the_scales_of_weights_to_tensorrt(path) -> None:
     with pytest.raises(InvalidInput, match="per channel"):
         opened(path, RuntimeMaker(), implicit_int8=True, weights=WeightGranularity.PER_TENSOR)
+
+
+def test_a_tensorrt_without_implicit_int8_refuses_it_when_the_model_is_opened(path) -> None:
+    maker = RuntimeMaker(identity="GPU/11.4.0.106", implicit=False)
+    with pytest.raises(InvalidInput, match=r"quantization: TensorRT 11\.4\.0\.106 .* use explicit") as caught:
+        opened(path, maker, implicit_int8=True)
+    assert caught.value.field == "quantization"
+    assert opened(path, maker).facts.layers
 
 
 def test_where_tensorrt_is_missing_a_model_opens_and_only_running_it_is_refused(path) -> None:

@@ -14,13 +14,13 @@ from service.domain.caches import CacheAlgorithm
 from service.domain.states import SweepState
 from service.inspection.calibration_cache import read_cache
 from service.store import sweeps
-from tests.workers.installation import Installation, answers, npz_bytes, onnx_bytes
+from tests.workers.installation import NETWORK, Installation, answers, npz_bytes, onnx_bytes
 
 SAMPLES = 48
 
 
 def left_by(installation: Installation, **settings: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
-    sweep_id = installation.sweep(metric={"name": "mse"}, **settings)
+    sweep_id = installation.sweep(**{"metric": {"name": "mse"}, **settings})
     installation.run_until()
     assert installation.state(sweep_id) is SweepState.SUCCEEDED, installation.row(sweep_id).problem
     with installation.context.database.read() as session:
@@ -52,10 +52,61 @@ def test_the_files_metric_is_the_one_that_was_verified(installation: Installatio
     assert checks["int8"] == ["second"]
     assert checks["rescaled"] == []
     assert {each["rule"] for each in checks["lint"]} == ({"per-tensor-weight"} if weights == "per_tensor" else set())
-    assert checks["compared"]["samples"] == 32
+    assert checks["compared"]["samples"] == SAMPLES
     assert checks["compared"]["simulated"]["scores"] < 1e-6
     # integer kernels round the same levels, and add up in another order
     assert checks["compared"]["fused"]["scores"] < 1e-2
+
+
+@pytest.mark.parametrize("metric", ["mse", "top1", "MulticlassAccuracy"])
+def test_the_files_own_metric_is_measured_beside_the_variants_on_the_same_samples(
+    installation: Installation, metric: str
+) -> None:
+    args = {"num_classes": 3} if metric[0] == "M" else {}
+    files, report = left_by(
+        installation, budget={"max_drop": 100.0}, exclude=["first"], metric={"name": metric, "args": args}
+    )
+    found = report["exported"]
+    assert found == json.loads(files["mixed.json"])["metric"]
+    assert (found["samples"], found["fallback_precision"], found["failures"]) == (SAMPLES, "fp32", {})
+    verified = report["decision"]["chosen"]["score"]["metric"]
+    assert found["variant"]["value"] == pytest.approx(verified["value"])
+    for score in (found["simulated"], found["fused"]):
+        assert score["metric"]["value"] == pytest.approx(verified["value"], rel=1e-3, abs=1 / SAMPLES)
+        assert score["within"] is True
+    assert abs(found["simulated"]["difference"]["value"]) < 1e-6
+    assert "exported-file-differs" not in {each["code"] for each in report["warnings"]}
+
+
+def test_fallback_layers_are_half_precision_where_that_is_asked_for(installation: Installation) -> None:
+    files, report = left_by(installation, budget={"max_drop": 100.0}, exclude=["second"], fallback_precision="fp16")
+    checks, found = json.loads(files["mixed.json"]), report["exported"]
+    halves = onnx.TensorProto.FLOAT16
+    assert halves in {each.data_type for each in onnx.load_from_string(files["mixed.onnx"]).graph.initializer}
+    assert (checks["fallback_precision"], checks["kept_float32"], found["fallback_precision"]) == ("fp16", [], "fp16")
+    # what was verified has fp32 there; half precision moves the outputs by its rounding
+    assert 1e-6 < checks["compared"]["simulated"]["scores"] < 1e-2
+    assert found["simulated"]["difference"]["value"] != 0
+    assert found["simulated"]["within"] is True
+
+
+def test_half_precision_that_overflows_is_told_and_warned_of(installation: Installation) -> None:
+    """The int8 layer gives out what float16 cannot hold, and the fallback layer reads that."""
+    network = NETWORK.replace("{1,0,0,0,", "{60000,0,0,0,")
+    x = np.random.default_rng(0).normal(size=(SAMPLES, 4)).astype(np.float32) * 8
+    files, report = left_by(
+        installation,
+        model=installation.model(onnx_bytes(network)),
+        dataset=installation.dataset(npz_bytes(x=x)),
+        budget={"max_drop": 1e30},
+        exclude=["second"],
+        fallback_precision="fp16",
+    )
+    found = report["exported"]
+    assert found["simulated"] is None
+    assert "NaN or infinite" in found["failures"]["simulated"]
+    assert {each["code"] for each in report["warnings"]} >= {"exported-file-not-measured"}
+    assert json.loads(files["mixed.json"])["compared"]["simulated"] == found["failures"]["simulated"]
 
 
 def test_the_graph_is_one_that_the_checker_takes_with_int8_weights(installation: Installation) -> None:
@@ -96,7 +147,7 @@ def test_a_file_that_differs_from_what_was_measured_says_by_how_much(installatio
     x = np.random.default_rng(0).normal(size=(SAMPLES, 4)).astype(np.float32)
     buffer = io.BytesIO()
     np.savez(buffer, x=x, labels=answers(x))
-    files, _ = left_by(
+    files, report = left_by(
         installation,
         model=installation.model(onnx_bytes(network)),
         dataset=installation.dataset(buffer.getvalue()),
@@ -106,3 +157,6 @@ def test_a_file_that_differs_from_what_was_measured_says_by_how_much(installatio
     (rescaled,) = [each for each in checks["rescaled"] if each["edge"] == "also:0"]
     assert rescaled["amax"] > 10 * rescaled["before"]
     assert checks["compared"]["simulated"]["scores"] > 1e-6
+    assert report["exported"]["simulated"]["within"] is False
+    (warning,) = [each for each in report["warnings"] if each["code"] == "exported-file-differs"][:1]
+    assert "with Q/DQ as they stand" in warning["message"]

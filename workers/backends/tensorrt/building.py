@@ -46,6 +46,7 @@ class NativeMaker:
 
     def __init__(self, *, gpu: str, device: str, timings: TimingCacheFile, libraries: Sequence[Path] = ()) -> None:
         self.identity = "/".join([gpu, trt.__version__, *sorted(contents(libraries))])
+        self.implicit = offers_implicit()
         self._device, self._timings = device, timings
         self._complaints = Complaints()
         # the plugins that come with TensorRT; false where there are none to register
@@ -56,7 +57,7 @@ class NativeMaker:
 
     def build(self, request: BuildRequest) -> bytes:
         """Parse, configure, build; what the build learned about kernels goes into the timing cache file."""
-        if request.implicit is not None and not offers_implicit():
+        if request.implicit is not None and not self.implicit:
             raise EngineFailure(f"build failed: TensorRT {trt.__version__} has no implicit int8; use explicit")
         with self._building:
             self._complaints.errors.clear()

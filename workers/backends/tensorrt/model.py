@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from service.domain.errors import InvalidInput
 from service.domain.layers import Operation, Variant
 from service.domain.settings import WeightGranularity
 from workers.backends.onnx_reading import ReadModel
@@ -47,8 +48,18 @@ class TensorRTModel:
         return self._make_maker()
 
     def try_out(self) -> None:
-        """Make the fp32 session once; raises RejectedFile where ONNX Runtime cannot."""
+        """Make the fp32 session once; raises RejectedFile where ONNX Runtime cannot.
+
+        Raises InvalidInput where this TensorRT has no implicit int8 and that is asked for.
+        """
         self._onnx.try_out()
+        if self._settings.implicit_int8 and not self._maker.implicit:
+            version = self._maker.identity.rpartition("/")[2]
+            raise InvalidInput(
+                f"quantization: TensorRT {version} of this worker has no implicit int8, which ended with TensorRT 10; "
+                "use explicit",
+                field="quantization",
+            )
 
     def observe(self, batches: Iterable[Tensors], observe: Observe) -> None:
         """Run fp32 and show every activation edge."""

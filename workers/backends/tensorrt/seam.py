@@ -61,6 +61,8 @@ class EngineMaker(Protocol):
 
     identity: str
     """GPU and versions: a plan made under one identity cannot be loaded under another."""
+    implicit: bool
+    """Whether int8 can be given beside the graph: TensorRT 10 and before."""
 
     def build(self, request: BuildRequest) -> bytes:
         """The serialized engine; may be called from another thread than ``load``. Raises EngineFailure."""
