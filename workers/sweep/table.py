@@ -31,9 +31,10 @@ def refresh(job: Job, outcome: Outcome) -> Table | None:
         done = measured_shards(job, {job.lease.ordinal: outcome.result})
         return make(job, [done[each] for each in sorted(done)], probes, {})
     grows = job.settings.method is not SweepMethod.EXACT
-    if isinstance(outcome, NextRound | Decided) and (grows or job.plan.shards_in_table < len(job.plan.shards)):
+    if isinstance(outcome, NextRound | Decided) and (grows or job.plan.shards_in_table < len(job.plan.searched)):
         done = measured_shards(job)
-        return make(job, [done[each] for each in sorted(done)], probes, outcome.stopped)
+        searched = [done[each] for each in job.plan.searched if each in done]
+        return make(job, searched, probes, outcome.stopped)
     return None
 
 
