@@ -69,7 +69,7 @@ def _calibrated(
         why = next(iter(failed.values()))
         raise SweepFailure(f"no layer can be measured in int8; the first one: {why}", code="no-layers")
     sizes = plan.shard_sizes()
-    first = racing.looks(sizes)[0] if job.settings.method is SweepMethod.RACING else len(sizes)
+    first = racing.looks(sizes)[0] if job.settings.method is SweepMethod.RACING else len(plan.searched)
     return Calibrated(
         ranges,
         failed,

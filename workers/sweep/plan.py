@@ -22,9 +22,10 @@ class Plan(Frozen):
     """Layers to measure, samples to measure on, and how they are cut.
 
     ``excluded``: layer id → why it stays in floating point throughout. ``samples`` is the number drawn out of
-    ``population``; the order is a permutation by ``seed``, the same on every worker. ``calibration_samples`` 0: a cache
-    has the ranges. ``cost_per_layer``: as the opened model declares it. ``shards_in_table``: how many units' results
-    the stored table holds.
+    ``population``; the order is a permutation by ``seed``, the same on every worker. ``held_out``: so many of the
+    shards, the last ones, are for verifying lists only; the table and the choice never see their samples.
+    ``calibration_samples`` 0: a cache has the ranges. ``cost_per_layer``: as the opened model declares it.
+    ``shards_in_table``: how many units' results the stored table holds.
     """
 
     layers: tuple[Layer, ...]
@@ -38,6 +39,7 @@ class Plan(Frozen):
     samples: int
     seed: int
     shards: tuple[Shard, ...]
+    held_out: int = 0
     batch_size: int
     calibration_samples: int
     calibration_shards: tuple[Shard, ...] = ()
@@ -49,6 +51,16 @@ class Plan(Frozen):
     def order(self) -> npt.NDArray[np.int64]:
         """Indices of the samples in the order in which shards take them, shape (samples,)."""
         return np.random.default_rng(self.seed).permutation(self.population)[: self.samples]
+
+    @property
+    def searched(self) -> range:
+        """The shards (by number) that the table is measured on."""
+        return range(len(self.shards) - self.held_out)
+
+    @property
+    def verified(self) -> range:
+        """The shards (by number) that lists are verified on: those held out, or where none are, all."""
+        return range(len(self.shards) - self.held_out if self.held_out else 0, len(self.shards))
 
     def shard_sizes(self) -> tuple[int, ...]:
         """How many samples each shard holds."""
@@ -134,6 +146,11 @@ def cut_shards(samples: int, size: int | None, *, bytes_of_sample: int = 0) -> t
     if bytes_of_sample:
         size = min(size, max(1, LARGEST_SHARD_BYTES // bytes_of_sample))
     return tuple(Shard(start=start, stop=min(start + size, samples)) for start in range(0, samples, size))
+
+
+def after(shards: Sequence[Shard], start: int) -> tuple[Shard, ...]:
+    """The same shards, so many samples further on."""
+    return tuple(Shard(start=each.start + start, stop=each.stop + start) for each in shards)
 
 
 def shards_of(sizes: Sequence[int]) -> tuple[Shard, ...]:

@@ -39,9 +39,14 @@ def refresh(job: Job, outcome: Outcome) -> Table | None:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured so far: each shard's result, in order. ``units``: how many of the table's units that holds."""
+    """What was measured so far: each shard's result, in order.
+
+    ``held_out``: of the shards that are held out, which the table is not about. ``units``: how many of the table's
+    units ``shards`` holds.
+    """
 
     shards: tuple[ShardResult, ...] = ()
+    held_out: tuple[ShardResult, ...] = ()
     units: int = 0
 
 
@@ -62,7 +67,13 @@ def measurements(job: Job, own: ShardResult | None = None) -> Measurements:
         results = found.setdefault(job.plan.shard_of(ordinal), [])
         results.append(ShardResult.from_bytes(job.context.blobs.read(sha256 or "")))
     of_table = sum(row.kind == UnitKind.MEASURE for row in rows) + (own is not None)
-    return Measurements(tuple(merge(found[each]) for each in sorted(found)), of_table)
+    merged = {shard: merge(found[shard]) for shard in sorted(found)}
+    searched = job.plan.searched
+    return Measurements(
+        tuple(result for shard, result in merged.items() if shard in searched),
+        tuple(result for shard, result in merged.items() if shard not in searched),
+        of_table,
+    )
 
 
 def _ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:

@@ -49,7 +49,7 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             if _still_open(session, sweep.id, UnitKind.PROBE):
                 return 0
             sweep.warnings = [*sweep.warnings, *outcome.warnings]
-            controls = _shard_units(sweep, UnitKind.MEASURE, sweep.plan["shards"], evaluations=len(CONTROLS))
+            controls = _shard_units(sweep, UnitKind.MEASURE, _searched(sweep), evaluations=len(CONTROLS))
             return _queue(session, sweep, Phase.MEASURE, controls)
         case Measured():
             kind = UnitKind(outcome.kind)
@@ -94,13 +94,19 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     sweep.amax = {"amax": outcome.amax, "failed": outcome.failed, "statistics": statistics}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
     if SweepSettings.model_validate(sweep.settings).method.probes:
-        units = _shard_units(sweep, UnitKind.PROBE, sweep.plan["shards"], evaluations=PROBE_COST)
+        units = _shard_units(sweep, UnitKind.PROBE, _searched(sweep), evaluations=PROBE_COST)
         return _queue(session, sweep, Phase.PROBE, units)
     if outcome.groups:
         return _queue(session, sweep, Phase.MEASURE, _group_units(sweep, UnitKind.MEASURE, outcome.groups))
-    shards = sweep.plan["shards"][: outcome.shards]
+    shards = _searched(sweep)[: outcome.shards]
     units = _shard_units(sweep, UnitKind.MEASURE, shards, evaluations=outcome.variants)
     return _queue(session, sweep, Phase.MEASURE, units)
+
+
+def _searched(sweep: SweepRow) -> Sequence[Mapping[str, int]]:
+    """The shards that the table is measured on."""
+    shards: Sequence[Mapping[str, int]] = sweep.plan["shards"]
+    return shards[: len(shards) - sweep.plan.get("held_out", 0)]
 
 
 def _shard_units(
@@ -121,12 +127,12 @@ def _shard_units(
 
 
 def _group_units(sweep: SweepRow, kind: UnitKind, groups: Sequence[Sequence[str]], *, round_: int = 0) -> list[NewUnit]:
-    """One for each group of variants (names) and each shard; a group's shards follow each other."""
+    """One for each group of variants (names) and each shard of the table; a group's shards follow each other."""
     shards = sweep.plan["shards"]
     return [
         _unit(sweep, kind, group, ordinal=number * len(shards) + shard, round_=round_)
         for number, group in enumerate(groups)
-        for shard in range(len(shards))
+        for shard in range(len(_searched(sweep)))
     ]
 
 
