@@ -31,6 +31,9 @@ class Pins(Frozen):
     never_int8: tuple[str, ...] = ()
 
 
+NO_PINS = Pins()
+
+
 def user_groups(patterns: Sequence[Sequence[str]], names: Mapping[str, str]) -> tuple[Group, ...]:
     """One group for each list of patterns, of all layers (id → name) that one of them fits."""
     found = []
@@ -41,7 +44,7 @@ def user_groups(patterns: Sequence[Sequence[str]], names: Mapping[str, str]) -> 
     return tuple(found)
 
 
-def merged_groups(names: Mapping[str, str], groups: Iterable[Group], pins: Pins = Pins()) -> tuple[MergedGroup, ...]:
+def merged_groups(names: Mapping[str, str], groups: Iterable[Group], pins: Pins = NO_PINS) -> tuple[MergedGroup, ...]:
     """Every layer (id → name, in the order of the model) once, in the order of each group's first layer.
 
     Layers of ``groups`` that are not in ``names`` (excluded, failed) are left out. Raises InvalidInput where a pin
@@ -83,7 +86,7 @@ def _pinned(names: Mapping[str, str], patterns: Iterable[str], field: str) -> di
     """Layer → the pattern that pins it."""
     found: dict[str, str] = {}
     for pattern in patterns:
-        found = {layer: pattern for layer in matched(pattern, names, field=field)} | found
+        found = dict.fromkeys(matched(pattern, names, field=field), pattern) | found
     return found
 
 
@@ -96,7 +99,9 @@ def _decided(
     always, never = ([(each, side[each]) for each in layers if each in side] for side in pinned)
     if always and never:
         (one, asked), (other, refused) = always[0], never[0]
-        message = f"{ALWAYS_INT8} {asked!r} puts {names[one]} in int8, {NEVER_INT8} {refused!r} keeps {names[other]} out"
+        message = (
+            f"{ALWAYS_INT8} {asked!r} puts {names[one]} in int8, {NEVER_INT8} {refused!r} keeps {names[other]} out"
+        )
         if one != other:
             message += f", and the two share a precision ({'; '.join(because)})"
         raise InvalidInput(f"{message}; drop one of the two", field=ALWAYS_INT8, code="pins-contradict")

@@ -43,8 +43,10 @@ class GroupInteraction:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """n groups. ``costs``: (n,) what a group adds to ``base`` by running in floating point, conversions apart;
-    ``losses``: (n,) not negative. ``notes``: what the prediction leaves out, in sentences.
+    """n groups, and all that their costs and losses hang on.
+
+    ``costs``: (n,) what a group adds to ``base`` by running in floating point, conversions apart; ``losses``: (n,) not
+    negative. ``notes``: what the prediction leaves out, in sentences.
 
     A group without layers stands for those that are not decided about (excluded, failed): they are in floating point.
     """
@@ -78,7 +80,9 @@ class Problem:
 
     def layers(self, floating: Bools) -> tuple[str, ...]:
         """The layers (ids) in floating point, sorted."""
-        return tuple(sorted(layer for each, up in zip(self.groups, floating, strict=True) if up for layer in each.layers))
+        return tuple(
+            sorted(layer for each, up in zip(self.groups, floating, strict=True) if up for layer in each.layers)
+        )
 
     def configuration(self, layers: Iterable[str]) -> Bools:
         """(n,) with exactly these layers (ids) in floating point; raises ValueError where a group would be split."""

@@ -14,8 +14,9 @@ from service.selection.problem import Bools, Floats, GroupConversion, Problem, w
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """From all in int8 to all in floating point. ``order``: the groups (places) in which they move; ``costs`` and
-    ``losses``: (steps + 1,) with the first 0, 1, 2, ... of them moved.
+    """From all in int8 to all in floating point, as far as pins allow.
+
+    ``order``: the groups (places) as they move; ``costs``, ``losses``: (steps + 1,) with the first 0, 1, ... moved.
     """
 
     start: Bools
@@ -33,7 +34,7 @@ class Path:
 def greedy_path(problem: Problem, *, per_cost: bool) -> Path:
     """The whole path; with ``per_cost`` a group that helps and costs nothing goes first."""
     start = problem.all_int8()
-    state = _State(problem, start)
+    state = Moves(problem, start)
     free = problem.all_floating() & ~start
     order: list[int] = []
     costs, losses = [state.cost], [max(0.0, state.sum)]
@@ -80,7 +81,7 @@ def _best(worth: Floats, gains: Floats, free: Bools) -> int:
 
 def _taken_back(problem: Problem, floating: Bools, max_loss: float) -> Bools:
     """Back to int8 goes each group, the dearest first, without which the loss still holds and the cost falls."""
-    state = _State(problem, floating)
+    state = Moves(problem, floating)
     movable = [int(place) for place in np.flatnonzero(floating) if place not in problem.fixed]
     for place in sorted(movable, key=lambda each: (-problem.costs[each], each)):
         if state.extra[place] > 0 and within(max(0.0, state.sum + state.gains[place]), max_loss):
@@ -89,9 +90,11 @@ def _taken_back(problem: Problem, floating: Bools, max_loss: float) -> Bools:
     return state.floating if within(problem.loss(state.floating), max_loss) else floating
 
 
-class _State:
-    """A configuration with its numbers. ``gains``: what each group's int8 adds to the loss, ``extra``: what its
-    floating point adds to the cost, both beside what the other groups run in.
+class Moves:
+    """A configuration that changes one group at a time, its ``cost``, and the ``sum`` whose positive part is its loss.
+
+    ``gains``: what each group's int8 adds to the loss; ``extra``: what its floating point adds to the cost; both (n,)
+    and beside what the other groups run in.
     """
 
     def __init__(self, problem: Problem, floating: Bools) -> None:

@@ -1,10 +1,9 @@
-"""The cheapest configuration within a predicted loss, or the safest within a cost, with how far it may be from the best.
+"""The cheapest configuration within a predicted loss, or the safest within a cost; and how far the best may be.
 
 The better of the mixed-integer programme's and of the greedy paths': where the search stops at its limit of nodes it
 may hold less than these, or nothing.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +18,10 @@ PROVEN = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """``bound``: no configuration within the limit has less of what was minimised. ``gap``: how much less, at most, as
-    a share of what was found; 0 is proven optimal.
+    """The best that was found, and what is proven of it.
+
+    ``bound``: no configuration within the limit has less of what was minimised. ``gap``: how much less, at most, as a
+    share of what was found; 0 is proven optimal.
     """
 
     floating: Bools
@@ -97,4 +98,6 @@ class Optimum:
         ends = [asked.all_floating(), asked.all_int8(), *([] if found is None else [found])]
         pins = " with the layers that are pinned" if asked.fixed else ""
         least = min(value(each) for each in ends)
-        return Infeasible(f"no configuration{pins} has a predicted {what} within {limit:g}; the least found is {least:g}")
+        return Infeasible(
+            f"no configuration{pins} has a predicted {what} within {limit:g}; the least found is {least:g}"
+        )

@@ -38,7 +38,7 @@ def pareto_curve(problem: Problem, *, points: int = POINTS, effort: Effort | Non
     optimum = Optimum(problem, effort or curve_effort(problem))
     ends = [_solved(optimum.cheapest(np.inf)), _solved(optimum.cheapest(_solved(optimum.safest(np.inf)).loss))]
     floor = ends[0].loss * 10.0**-DECADES
-    found, steps = list(ends), [_Step(*ends, low=max(ends[1].loss, floor))]
+    found, steps = list(ends), [_Step(ends[0], ends[1], max(ends[1].loss, floor))]
     while steps and len(found) < points:
         step = max(steps, key=lambda each: _width(each, ends, floor))
         steps.remove(step)

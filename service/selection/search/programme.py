@@ -48,7 +48,9 @@ SMALL = 64
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """``floating``: (n,) the best configuration found, None where none was. ``bound``: none within the limit is lower;
+    """What a search found and proved.
+
+    ``floating``: (n,) the best configuration, None where none was found. ``bound``: none within the limit is lower;
     plus infinity where there surely is none.
     """
 
@@ -69,9 +71,7 @@ class Programme:
         self._offset: dict[Objective, float] = {"cost": problem.base, "loss": float(problem.losses.sum())}
         self._value = {"cost": problem.cost, "loss": problem.loss}
 
-    def minimise(
-        self, objective: Objective, limit: float, effort: Effort, *, tie: float = 0.0
-    ) -> Solved:
+    def minimise(self, objective: Objective, limit: float, effort: Effort, *, tie: float = 0.0) -> Solved:
         """The least of one with the other within the limit (infinity: no limit).
 
         ``tie``: the other counts with this weight too, both as shares of their largest; then ``bound`` is of no use.

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 
@@ -26,8 +28,8 @@ def test_no_configuration_dominates_a_point_of_the_curve(asked: Problem) -> None
 def test_along_the_curve_the_cost_rises_and_the_loss_falls(asked: Problem) -> None:
     curve = pareto_curve(asked, points=6)
     assert len(curve) <= 6
-    assert all(one.cost < other.cost for one, other in zip(curve, curve[1:], strict=False))
-    assert all(one.loss > other.loss for one, other in zip(curve, curve[1:], strict=False))
+    assert all(one.cost < other.cost for one, other in pairwise(curve))
+    assert all(one.loss > other.loss for one, other in pairwise(curve))
 
 
 def test_a_layer_after_another_makes_the_whole_front_where_it_is_small() -> None:
