@@ -52,7 +52,7 @@ def asked(network: Network, limit: float | None, **changes: object) -> Verificat
     found = Verification(
         algorithm="optimal",
         problem=network.problem,
-        curve=optimal_candidates(network.problem, points=16),
+        curve=() if "curve" in changes else optimal_candidates(network.problem, points=16),
         limit=None if limit is None else Limit(max_drop=limit),
         names={layer: f"net.{layer}" for group in network.problem.groups for layer in group.layers},
     )
