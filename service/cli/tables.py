@@ -63,11 +63,18 @@ def _number(value: float) -> str:
     return f"{value:.{DIGITS}f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
+HEADINGS = {
+    "met": ("The budget is met", "bold green"),
+    "not_met": ("No list meets the budget", "bold red"),
+    "undecidable": ("These samples cannot tell whether the budget is met", "bold yellow"),
+    "no_budget": ("No budget was given", "bold"),
+}
+
+
 def show_decision(console: Console, decision: Decision) -> None:
     """Print which layers fall back, and the drop that was measured with them."""
-    heading = {"met": "The budget is met", "not_met": "No list meets the budget", "no_budget": "No budget was given"}
-    style = {"met": "bold green", "not_met": "bold red", "no_budget": "bold"}[decision.status]
-    console.print(Text(f"\n{heading[decision.status]}", style))
+    heading, style = HEADINGS[decision.status]
+    console.print(Text(f"\n{heading}", style))
     names = decision.fallback_names
     console.print(
         Text(f"Fallback layers ({len(names)}): {', '.join(names) if names else 'none, all layers can be int8'}")

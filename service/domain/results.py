@@ -22,6 +22,20 @@ class Interval(Frozen):
     p_value: float | None = None
 
 
+class PredictedDrop(Frozen):
+    """A drop that was not measured: estimated from output noise, by a fit through ``variants`` measured variants.
+
+    ``low`` and ``high``: where 95 % of such variants would be measured. ``extrapolated``: none of those measured had
+    so much noise.
+    """
+
+    value: float
+    low: float
+    high: float
+    variants: int
+    extrapolated: bool
+
+
 class VariantScore(Frozen):
     """One measured variant: the metric's own value, and its drop against the reference variant (positive = worse).
 
@@ -120,22 +134,32 @@ class LayerResult(Frozen):
 
 
 class VerifiedVariant(Frozen):
-    """A mixed-precision variant that was measured: ``fallback`` layers in floating point, all others in int8."""
+    """A mixed-precision variant that was measured: ``fallback`` layers in floating point, all others in int8.
+
+    ``score``: on the held-out samples where the decision has some. ``cost``: by the cost that was minimised;
+    ``predicted``: from its predicted noise, by the fit through all that was measured.
+    """
 
     fallback: tuple[str, ...]
     score: VariantScore
     within_budget: bool | None
+    cost: float | None = None
+    predicted: PredictedDrop | None = None
 
 
 class Decision(Frozen):
     """The fallback list, as measured. ``status`` says whether the budget is met.
 
+    ``met`` with ``same_samples`` false: the upper confidence bound of the drop on held-out samples, which the list was
+    not chosen on, is within the budget; on unseen data it is with a probability of at least ``confidence``.
+    ``undecidable``: neither surely within nor surely beyond; ``samples_needed`` is an estimate of how many samples of
+    the evaluation set would tell, None where no number would with the drop measured.
     ``certain``: the drop's upper confidence bound is within the budget too.
     ``same_samples``: the list was verified on the samples that it was chosen on. ``error_rate``: of a racing sweep, the
     probability at most that measuring every layer on every sample would have given another list.
     """
 
-    status: Literal["met", "not_met", "no_budget"]
+    status: Literal["met", "not_met", "undecidable", "no_budget"]
     algorithm: str
     fallback: tuple[str, ...]
     fallback_names: tuple[str, ...]
@@ -146,3 +170,5 @@ class Decision(Frozen):
     measured: tuple[VerifiedVariant, ...]
     explanation: str
     error_rate: float | None = None
+    confidence: float | None = None
+    samples_needed: int | None = None

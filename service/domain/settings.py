@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.domain.costs import Precision
+from service.domain.costs import CostName, Precision
 from service.domain.layers import Frozen
 
 
@@ -181,19 +181,45 @@ class Budget(Frozen):
     relative: bool = False
 
 
+class SelectionAlgorithm(StrEnum):
+    """What proposes fallback lists.
+
+    ``threshold``: layers more sensitive than a number. ``top_k``: the k most sensitive. ``greedy``: one after another
+    along the ranking. ``optimal``: the least cost within a predicted loss, proven or with its gap.
+    """
+
+    THRESHOLD = "threshold"
+    TOP_K = "top_k"
+    GREEDY = "greedy"
+    OPTIMAL = "optimal"
+
+
 class SelectionSettings(Frozen):
     """How the fallback list is chosen.
 
-    ``threshold``: with that algorithm, layers more sensitive than this fall back.
+    ``threshold``: with that algorithm, layers more sensitive than this fall back; ``top_k``: with that one, so many.
+    ``cost``: what is kept small. ``always_int8`` and ``never_int8``: patterns over ids and names, as in ``include``.
+    ``groups``: layers that share a precision, one list of patterns for each group. ``holdout``: the share of the
+    samples that the list is verified on and not chosen on; 0 verifies on the samples that it was chosen on.
     """
 
-    algorithm: Literal["greedy", "threshold"] = "greedy"
+    algorithm: SelectionAlgorithm = SelectionAlgorithm.GREEDY
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    cost: CostName = CostName.LAYERS
+    always_int8: tuple[str, ...] = ()
+    never_int8: tuple[str, ...] = ()
+    groups: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
+    holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.5
 
     @model_validator(mode="after")
-    def _threshold_is_given(self) -> Self:
-        if (self.algorithm == "threshold") != (self.threshold is not None):
-            raise ValueError("give threshold with algorithm 'threshold', and only with it")
+    def _numbers_go_with_their_algorithm(self) -> Self:
+        for algorithm in (SelectionAlgorithm.THRESHOLD, SelectionAlgorithm.TOP_K):
+            if (self.algorithm is algorithm) != (getattr(self, algorithm) is not None):
+                raise ValueError(f"give {algorithm} with algorithm '{algorithm}', and only with it")
+        both = sorted(set(self.always_int8) & set(self.never_int8))
+        if both:
+            raise ValueError(f"{both[0]!r} stands in both always_int8 and never_int8; drop one of the two")
         return self
 
 

@@ -33,6 +33,8 @@ def verdict_of(report: Report) -> Verdict:
         return Verdict("good", "Budget met", _met(report, decision), _caveats(report, decision))
     if decision.status == "not_met":
         return Verdict("bad", "Budget not met", _not_met(report, decision), _caveats(report, decision))
+    if decision.status == "undecidable":
+        return Verdict("neutral", "Not decidable", _undecidable(report, decision), _caveats(report, decision))
     return Verdict("neutral", "No budget given", _without_budget(report, decision), _caveats(report, decision))
 
 
@@ -57,6 +59,16 @@ def _not_met(report: Report, decision: Decision) -> str:
     return (
         f"With {_fallback(report, decision)} in floating point there is a {_drop(report, decision)}, "
         f"more than the budget of {limit}{_instead(report)}."
+    )
+
+
+def _undecidable(report: Report, decision: Decision) -> str:
+    limit = Quantity.drop(report.metric).with_unit(decision.max_drop)
+    needed = decision.samples_needed
+    more = "" if needed is None else f" About {needed:,} samples would tell (an estimate)."
+    return (
+        f"These samples cannot tell whether the budget of {limit} is kept: with {_fallback(report, decision)} in "
+        f"floating point there is a {_drop(report, decision)}.{more}"
     )
 
 

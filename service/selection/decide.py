@@ -1,10 +1,15 @@
-"""One step of the decision: which fallback lists to measure next, or the decision itself."""
+"""One step of the decision along a ranking alone: which fallback lists to measure next, or the decision itself.
+
+For methods that stop measuring early, and have neither predictions nor a held-out part. All others go by
+``service.selection.verification``.
+"""
 
 from collections.abc import Mapping, Sequence
 
+from service.domain.errors import InvalidInput
 from service.domain.layers import Frozen
 from service.domain.results import Decision, Interval, VariantScore, VerifiedVariant
-from service.domain.settings import SelectionSettings
+from service.domain.settings import SelectionAlgorithm, SelectionSettings
 from service.selection.budget import Limit
 from service.selection.greedy import search
 from service.selection.ranking import Ranked
@@ -28,9 +33,20 @@ class Question(Frozen):
 
 
 def next_step(question: Question, measured: Mapping[Fallback, VariantScore]) -> tuple[Fallback, ...] | Decision:
-    """Fallback lists to be measured, or the decision. ``measured`` holds the drop of each list against fp32."""
-    if question.selection.algorithm == "threshold":
+    """Fallback lists to be measured, or the decision. ``measured`` holds the drop of each list against fp32.
+
+    Raises InvalidInput for an algorithm that cannot go by a ranking.
+    """
+    algorithm = question.selection.algorithm
+    if algorithm is SelectionAlgorithm.OPTIMAL:
+        message = "selection.algorithm: 'optimal' needs a predicted loss; here decide by greedy, threshold or top_k"
+        raise InvalidInput(message, field="selection.algorithm", code="algorithm-not-applicable")
+    if algorithm is SelectionAlgorithm.THRESHOLD:
         return _single(question, _above_threshold(question), measured)
+    if algorithm is SelectionAlgorithm.TOP_K:
+        return _single(
+            question, tuple(each.layer_id for each in question.ranking)[: question.selection.top_k], measured
+        )
     if question.limit is None:
         return _single(question, _significant(question), measured)
     return _greedy(question, question.limit, measured)
@@ -53,7 +69,9 @@ def _single(
 ) -> tuple[Fallback, ...] | Decision:
     if fallback not in measured:
         return (fallback,)
-    if question.selection.algorithm == "threshold":
+    if question.selection.algorithm is SelectionAlgorithm.TOP_K:
+        why = f"the {_count(fallback)} that {'is' if len(fallback) == 1 else 'are'} most sensitive"
+    elif question.selection.algorithm is SelectionAlgorithm.THRESHOLD:
         why = f"{_count(fallback)} more sensitive than {question.selection.threshold}, beyond noise, fall back"
     elif question.most is not None:
         why = f"no budget was given; of the {question.most} most sensitive, {_count(fallback)} beyond noise fall back"

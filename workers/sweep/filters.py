@@ -1,10 +1,10 @@
 """Which layers take part: include and exclude patterns over ids and names."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from service.domain.errors import SweepFailure
 from service.domain.layers import Layer
+from service.selection.patterns import matches
 
 
 def excluded_layers(layers: Sequence[Layer], include: Sequence[str], exclude: Sequence[str]) -> dict[str, str]:
@@ -14,7 +14,7 @@ def excluded_layers(layers: Sequence[Layer], include: Sequence[str], exclude: Se
     """
     for field, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns:
-            if not any(matches(layer, pattern) for layer in layers):
+            if not any(matches(pattern, layer.id, layer.name) for layer in layers):
                 near = ", ".join(layer.name for layer in layers[:5])
                 raise SweepFailure(
                     f"{field}: the pattern {pattern!r} matches no layer; layers are named like {near}",
@@ -22,16 +22,11 @@ def excluded_layers(layers: Sequence[Layer], include: Sequence[str], exclude: Se
                 )
     reasons: dict[str, str] = {}
     for layer in layers:
-        if include and not any(matches(layer, pattern) for pattern in include):
+        if include and not any(matches(pattern, layer.id, layer.name) for pattern in include):
             reasons[layer.id] = "not matched by include"
         for pattern in exclude:
-            if matches(layer, pattern):
+            if matches(pattern, layer.id, layer.name):
                 reasons[layer.id] = f"excluded by {pattern!r}"
     if len(reasons) == len(layers):
         raise SweepFailure("include and exclude leave no layer to measure", code="no-layers")
     return reasons
-
-
-def matches(layer: Layer, pattern: str) -> bool:
-    """Whether the whole id or the whole name fits the glob."""
-    return fnmatchcase(layer.id, pattern) or fnmatchcase(layer.name, pattern)

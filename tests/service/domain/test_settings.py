@@ -63,6 +63,35 @@ def test_a_threshold_goes_with_its_algorithm_and_only_with_it(settings: dict[str
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{"algorithm": "top_k"}, {"algorithm": "greedy", "top_k": 2}, {"top_k": 2}],
+    ids=["missing", "with greedy", "with the default"],
+)
+def test_a_top_k_goes_with_its_algorithm_and_only_with_it(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="give top_k with algorithm 'top_k', and only with it"):
+        SelectionSettings(**settings)
+
+
+def test_a_pattern_cannot_be_pinned_both_ways() -> None:
+    with pytest.raises(ValidationError, match="'head' stands in both always_int8 and never_int8"):
+        SelectionSettings(always_int8=("head", "stem"), never_int8=("head",))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("top_k", -1), ("cost", "flops"), ("groups", [[]]), ("holdout", -0.1), ("holdout", 1.0), ("always_int8", "head")],
+)
+def test_a_selection_outside_its_range_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=rf"selection\.{field}"):
+        sweep(selection={field: value})
+
+
+def test_half_the_samples_are_held_out_unless_told() -> None:
+    found = SelectionSettings()
+    assert (found.holdout, found.cost, found.groups, found.always_int8) == (0.5, "layers", (), ())
+
+
+@pytest.mark.parametrize(
     ("field", "value", "own"),
     [("percentile", 99.0, "percentile"), ("quantile", 0.99, "trt_legacy"), ("cutoff", 0.5, "trt_legacy")],
 )

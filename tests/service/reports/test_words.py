@@ -56,6 +56,7 @@ def test_every_axis_holds_its_values(values: list[float]) -> None:
     ("changes", "label", "words"),
     [
         ({"status": "not_met"}, "Budget not met", "more than the budget"),
+        ({"status": "undecidable", "samples_needed": 4100}, "Not decidable", "About 4,100 samples would tell"),
         ({"status": "no_budget", "max_drop": None}, "No budget given", "instead of 12.35"),
         ({"fallback": ()}, "Budget met", "Every measured layer can run in int8"),
     ],

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.errors import InvalidInput
 from service.domain.results import Decision, Interval, VariantScore
 from service.domain.settings import SelectionSettings
 from service.selection.budget import Limit
@@ -141,6 +143,19 @@ def test_without_a_budget_what_is_beyond_noise_falls_back() -> None:
     assert (found.status, found.fallback, found.certain) == ("no_budget", ("b", "d"), None)
     assert [each.within_budget for each in found.measured] == [None, None, None]
     assert "no budget was given" in found.explanation
+
+
+def test_the_k_most_sensitive_are_measured_and_told() -> None:
+    asked = question(DROPS).model_copy(update={"selection": SelectionSettings(algorithm="top_k", top_k=2)})
+    found, measured = decide(asked, additive(DROPS))
+    assert (found.status, found.fallback, measured) == ("met", ("b", "d"), 1)
+    assert "the 2 layers that are most sensitive" in found.explanation
+
+
+def test_what_needs_predictions_is_refused_by_name() -> None:
+    asked = question(DROPS).model_copy(update={"selection": SelectionSettings(algorithm="optimal")})
+    with pytest.raises(InvalidInput, match=r"selection.algorithm: 'optimal' needs a predicted loss"):
+        next_step(asked, {})
 
 
 LAYERS = st.dictionaries(st.sampled_from("abcdefghijkl"), st.floats(0, 0.1), min_size=1)

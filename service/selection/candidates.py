@@ -1,0 +1,92 @@
+"""The configurations that an algorithm proposes, the cheapest first; one of them is to be verified."""
+
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from service.domain.layers import Frozen
+from service.domain.results import Interval
+from service.domain.settings import SelectionAlgorithm, SelectionSettings
+from service.selection.problem import Bools, Problem
+from service.selection.ranking import Ranked
+from service.selection.search.greedy import greedy_path
+from service.selection.search.pareto import POINTS, pareto_curve
+
+Fallback = tuple[str, ...]
+
+
+class Candidate(Frozen):
+    """A configuration: the layers (ids, sorted) in floating point, its cost, and its predicted output noise.
+
+    ``bound``: of the cost, none with as little noise has less; ``gap``: how much less, at most, as a share of the cost.
+    Both None where nothing was proven.
+    """
+
+    fallback: Fallback
+    cost: float
+    noise: float
+    bound: float | None = None
+    gap: float | None = None
+
+
+def candidate(problem: Problem, floating: Bools) -> Candidate:
+    """One configuration, with what is predicted for it."""
+    return Candidate(fallback=problem.layers(floating), cost=problem.cost(floating), noise=problem.loss(floating))
+
+
+def candidates(
+    problem: Problem,
+    selection: SelectionSettings,
+    ranking: Sequence[Ranked],
+    sensitivities: Mapping[str, Interval],
+    *,
+    budget: bool,
+) -> tuple[Candidate, ...]:
+    """By the algorithm that was asked for; groups of which a layer falls back do so as a whole, pins hold.
+
+    ``threshold`` and ``top_k`` propose one list, and so do the others without a ``budget``: the layers whose
+    sensitivity (by layer id) is beyond noise. ``greedy`` proposes its whole path (by loss per cost, unless layers
+    are counted), ``optimal`` the Pareto curve.
+    """
+    match selection.algorithm:
+        case SelectionAlgorithm.THRESHOLD:
+            threshold = selection.threshold or 0.0
+            above = [each for each in ranking if (sensitivities[each.layer_id].value or 0.0) > threshold]
+            return (_widened(problem, [each.layer_id for each in above if each.significant]),)
+        case SelectionAlgorithm.TOP_K:
+            return (_widened(problem, [each.layer_id for each in ranking][: selection.top_k]),)
+        case SelectionAlgorithm.GREEDY | SelectionAlgorithm.OPTIMAL if not budget:
+            return (_widened(problem, [each.layer_id for each in ranking if each.significant]),)
+        case SelectionAlgorithm.GREEDY:
+            return greedy_candidates(problem, per_cost=selection.cost != "layers")
+        case SelectionAlgorithm.OPTIMAL:
+            return optimal_candidates(problem)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def greedy_candidates(problem: Problem, *, per_cost: bool) -> tuple[Candidate, ...]:
+    """Along the path, without those that are neither cheaper nor safer than another of it."""
+    path = greedy_path(problem, per_cost=per_cost)
+    found = [candidate(problem, path.configuration(steps)) for steps in range(len(path.order) + 1)]
+    kept: list[Candidate] = []
+    for each in sorted(found, key=lambda one: (one.cost, one.noise)):
+        if not kept or each.noise < kept[-1].noise:
+            kept.append(each)
+    return tuple(kept)
+
+
+def optimal_candidates(problem: Problem, points: int = POINTS) -> tuple[Candidate, ...]:
+    """The Pareto curve, with bounds and gaps."""
+    return tuple(
+        candidate(problem, each.floating).model_copy(update={"bound": each.bound, "gap": each.gap})
+        for each in pareto_curve(problem, points=points)
+    )
+
+
+def _widened(problem: Problem, layers: Sequence[str]) -> Candidate:
+    inside = frozenset(layers)
+    floating = problem.all_int8()
+    for place, each in enumerate(problem.groups):
+        if each.floating is None:
+            floating[place] = not inside.isdisjoint(each.layers)
+    return candidate(problem, floating)
