@@ -147,6 +147,20 @@ class VerifiedVariant(Frozen):
     predicted: PredictedDrop | None = None
 
 
+class CurvePoint(Frozen):
+    """A candidate: nothing of it is measured. ``cost``: by the cost that was minimised; ``predicted``: its drop.
+
+    ``bound``: no list with as little predicted noise costs less; ``gap``: how much less one might, as a share of the
+    cost; both None where nothing was proven.
+    """
+
+    fallback: tuple[str, ...]
+    cost: float
+    predicted: PredictedDrop | None
+    bound: float | None
+    gap: float | None
+
+
 class Decision(Frozen):
     """The fallback list, as measured. ``status`` says whether the budget is met.
 
@@ -154,6 +168,7 @@ class Decision(Frozen):
     not chosen on, is within the budget; on unseen data it is with a probability of at least ``confidence``.
     ``undecidable``: neither surely within nor surely beyond; ``samples_needed`` is an estimate of how many samples of
     the evaluation set would tell, None where no number would with the drop measured.
+    ``cost``: the name of what was minimised; ``curve``: the candidates that were searched among, the cheapest first.
     ``certain``: the drop's upper confidence bound is within the budget too.
     ``same_samples``: the list was verified on the samples that it was chosen on. ``error_rate``: of a racing sweep, the
     probability at most that measuring every layer on every sample would have given another list.
@@ -172,3 +187,5 @@ class Decision(Frozen):
     error_rate: float | None = None
     confidence: float | None = None
     samples_needed: int | None = None
+    cost: str | None = None
+    curve: tuple[CurvePoint, ...] = ()

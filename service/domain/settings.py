@@ -199,8 +199,9 @@ class SelectionSettings(Frozen):
 
     ``threshold``: with that algorithm, layers more sensitive than this fall back; ``top_k``: with that one, so many.
     ``cost``: what is kept small. ``always_int8`` and ``never_int8``: patterns over ids and names, as in ``include``.
-    ``groups``: layers that share a precision, one list of patterns for each group. ``holdout``: the share of the
-    samples that the list is verified on and not chosen on; 0 verifies on the samples that it was chosen on.
+    ``groups``: layers that share a precision, one list of patterns for each group; ``fused_groups``: so do those that
+    an engine makes one kernel, where a list is searched for. ``holdout``: where there is a budget, the share of the
+    samples that lists are verified on and not chosen on; 0 verifies on the samples that they were chosen on.
     """
 
     algorithm: SelectionAlgorithm = SelectionAlgorithm.GREEDY
@@ -210,6 +211,7 @@ class SelectionSettings(Frozen):
     always_int8: tuple[str, ...] = ()
     never_int8: tuple[str, ...] = ()
     groups: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
+    fused_groups: bool = True
     holdout: Annotated[float, Field(ge=0, le=0.9)] = 0.5
 
     @model_validator(mode="after")

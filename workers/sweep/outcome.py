@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
 from service.domain.states import UnitKind
+from service.selection.evidence import Evidence
 from service.store.blobs import Blob
 from workers.calibration.histograms import Histograms
 from workers.engine.probe_sums import ProbeSums
@@ -87,10 +88,14 @@ class NextRound:
 
 @dataclass(frozen=True)
 class Decided:
-    """The decision stands. ``stopped``: layer id → why it was measured on no more samples."""
+    """The decision stands. ``stopped``: layer id → why it was measured on no more samples.
+
+    ``evidence``: what it rests on, to decide again by; None for a race, whose layers have no number on all samples.
+    """
 
     decision: Decision
     stopped: Mapping[str, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
 
 
 class File(NamedTuple):

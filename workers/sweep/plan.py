@@ -62,6 +62,11 @@ class Plan(Frozen):
         """The shards (by number) that lists are verified on: those held out, or where none are, all."""
         return range(len(self.shards) - self.held_out if self.held_out else 0, len(self.shards))
 
+    @property
+    def held_out_samples(self) -> int:
+        """How many samples are held out."""
+        return sum(each.stop - each.start for each in self.shards[len(self.searched) :])
+
     def shard_sizes(self) -> tuple[int, ...]:
         """How many samples each shard holds."""
         return tuple(each.stop - each.start for each in self.shards)
@@ -140,6 +145,8 @@ def cut_shards(samples: int, size: int | None, *, bytes_of_sample: int = 0) -> t
     least 8 where the samples allow: corpus metrics take their interval from the spread between shards. A worker holds
     one shard's inputs in memory, so that no shard is larger than 256 MiB, whatever was asked for.
     """
+    if not samples:
+        return ()
     if size is None:
         size = max(SMALLEST_SHARD, -(-samples // TARGET_SHARDS))
         size = min(size, max(1, -(-samples // MIN_SHARDS)))

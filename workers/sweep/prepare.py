@@ -9,7 +9,7 @@ import numpy as np
 
 from service import __version__
 from service.domain.errors import InvalidInput, SweepFailure
-from service.domain.settings import BackendName, SweepMethod
+from service.domain.settings import BackendName, SweepMethod, SweepSettings
 from workers.backends.onnx_providers import provider_of
 from workers.backends.registry import backend
 from workers.data.binding import BoundEvaluationSet
@@ -20,7 +20,7 @@ from workers.sweep import folding
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
-from workers.sweep.plan import Plan, Shard, cut_calibration, cut_shards, shards_of
+from workers.sweep.plan import Plan, Shard, after, cut_calibration, cut_shards, shards_of
 
 
 def run(job: Job) -> Prepared:
@@ -45,6 +45,9 @@ def run(job: Job) -> Prepared:
     # engines are kept on the machine that built them: the fewer shards, the fewer machines build the same one
     whole = model.facts.cost_per_layer and metric.corpus is None
     calibration_samples = 0 if job.cache is not None else min(settings.calibration.samples, calibration.samples)
+    chosen_on = samples - _held_out(job.settings, samples)
+    searched = _shards(job, dataset, chosen_on, whole=whole)
+    held_out = after(_shards(job, dataset, samples - chosen_on, whole=whole), chosen_on)
     plan = Plan(
         layers=tuple(model.facts.layers),
         excluded=excluded_layers(model.facts.layers, settings.include, settings.exclude),
@@ -56,7 +59,8 @@ def run(job: Job) -> Prepared:
         population=dataset.samples,
         samples=samples,
         seed=settings.seed,
-        shards=_shards(job, dataset, samples, whole=whole),
+        shards=(*searched, *held_out),
+        held_out=len(held_out),
         batch_size=size,
         calibration_samples=calibration_samples,
         calibration_shards=cut_calibration(calibration_samples, size),
@@ -66,6 +70,16 @@ def run(job: Job) -> Prepared:
     )
     environment = _environment(job) | {"libraries": dict(model.facts.libraries)}
     return Prepared(plan, environment, _warnings(job, plan))
+
+
+def _held_out(settings: SweepSettings, samples: int) -> int:
+    """How many samples the choice does not see: none where nothing is promised, and none of a race, which looks at all.
+
+    One is left on each side at least.
+    """
+    if settings.budget is None or settings.method is SweepMethod.RACING or not settings.selection.holdout:
+        return 0
+    return min(max(round(samples * settings.selection.holdout), 1), samples - 1)
 
 
 def _shards(job: Job, dataset: BoundEvaluationSet, samples: int, *, whole: bool) -> tuple[Shard, ...]:

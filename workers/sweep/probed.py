@@ -5,22 +5,19 @@ Layers are ranked by one continuous measure, KL divergence or output MSE: as mea
 list might lie on either side of.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from service.domain.layers import LAYER_PREFIX
-from service.domain.results import Decision, Interval, LayerEstimate, VariantScore
-from service.domain.settings import SweepMethod, SweepMode
+from service.domain.results import Interval, LayerEstimate, VariantScore
+from service.domain.settings import SweepMode
 from service.domain.states import UnitKind, UnitState
-from service.selection.decide import Fallback, Question, next_step
 from service.selection.ranking import Ranked, rank_by
 from service.store import units
 from workers.engine.probe import beyond_linear, estimates
 from workers.engine.probe_sums import Measure, ProbeSums
 from workers.metrics.scores import Scoreboard, layer_scores
 from workers.sweep.job import Job
-from workers.sweep.measure import mixed_name
-from workers.sweep.outcome import Decided, NextRound
 
 
 @dataclass(frozen=True)
@@ -76,41 +73,23 @@ def known(sums: ProbeSums, board: Scoreboard, *, metric: str) -> Known:
     return Known(found, scores, values, rank_by(values))
 
 
-def step(
-    job: Job, question: Question, usable: Mapping[Fallback, VariantScore], found: Known, *, shards: int
-) -> NextRound | Decided:
-    """What to measure next, or the decision. ``usable``: the fallback lists that were measured."""
-    exact = job.settings.method is SweepMethod.PROBE_THEN_EXACT
-    doubtful = [each for each, estimate in found.estimates.items() if estimate.beyond_linear] if exact else []
-    if missing := _unmeasured(found, doubtful):
-        return _round(shards, missing)
-    answer = next_step(question, usable)
-    if not isinstance(answer, Decision):
-        return _round(shards, [mixed_name(each) for each in answer])
-    if exact and (missing := _unmeasured(found, at_the_end(found, answer.fallback))):
-        return _round(shards, missing)
-    how = f"layers ranked by probes, of which {len(found.scores)} of {len(found.values)} were measured too"
-    return Decided(answer.model_copy(update={"explanation": f"{answer.explanation}; {how}"}))
-
-
-def _unmeasured(found: Known, layers: Sequence[str]) -> list[str]:
-    return [LAYER_PREFIX + each for each in layers if each not in found.scores]
+def doubtful(found: Known) -> list[str]:
+    """The layers that an estimate is not to be believed for, and that are not measured yet."""
+    marked = (layer for layer, each in found.estimates.items() if each.beyond_linear)
+    return [layer for layer in marked if layer not in found.scores]
 
 
 def at_the_end(found: Known, fallback: Collection[str]) -> list[str]:
-    """The layers whose intervals reach over the end of the list: they might belong to its other side."""
+    """The layers, not measured yet, whose intervals reach over the end of the list: they might be on its other side."""
     order, values = [each.layer_id for each in found.ranking], found.values
     inside, outside = ([each for each in order if (each in fallback) is side] for side in (True, False))
     if not inside or not outside:
         return []
     last, first = values[inside[-1]], values[outside[0]]
     below = [each for each in inside if not _surely_above(values[each], first)]
-    return [*below, *(each for each in outside if not _surely_above(last, values[each]))]
+    near = [*below, *(each for each in outside if not _surely_above(last, values[each]))]
+    return [each for each in near if each not in found.scores]
 
 
 def _surely_above(one: Interval, other: Interval) -> bool:
     return one.low is not None and other.high is not None and one.low > other.high
-
-
-def _round(shards: int, names: Sequence[str]) -> NextRound:
-    return NextRound(dict.fromkeys(range(shards), tuple(names)))

@@ -1,51 +1,83 @@
 """Phase 4: from the measured table to the next question, or to the decision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.domain.errors import SweepFailure
 from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
-from service.domain.results import Decision, Interval
+from service.domain.results import Decision
 from service.domain.settings import SweepMethod, SweepMode
 from service.selection.budget import limit_of
-from service.selection.decide import Fallback, Question, next_step
-from service.selection.ranking import Ranked, rank_layers
+from service.selection.candidates import Fallback
+from service.selection.decide import Question
+from service.selection.evidence import SEARCHING, step
+from service.selection.ranking import rank_layers
 from workers.metrics.scores import Scoreboard, layer_scores
-from workers.sweep import probed, race
+from workers.metrics.shard_result import ShardResult
+from workers.sweep import evidence, probed, race
 from workers.sweep.job import Job
-from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
+from workers.sweep.measure import MIXED_PREFIX, fallback_of
 from workers.sweep.outcome import Decided, NextRound
-from workers.sweep.table import measurements
+from workers.sweep.table import Measurements, measurements
 
 
 def run(job: Job) -> NextRound | Decided:
     """One step of the decision, from all that is measured so far."""
-    shards = measurements(job).shards
-    board = job.board(shards)
-    if ALL_INT8 in board.failures:
-        raise SweepFailure(_all_int8_failed(job, board.failures), code="all-int8-failed")
-    if job.settings.method.probes:
-        return _probed(job, board, shards=len(shards))
-    scores = layer_scores(Scoreboard(shards, job.metric()), job.settings.mode)
-    sensitivities = {layer: score.drop for layer, score in scores.items()}
-    question = _question(job, board, rank_layers(scores, job.settings.mode), sensitivities)
-    variants = _measured(job, board, question)
+    done = measurements(job)
+    board = job.board(done.shards)
+    _refuse_failures(job, board)
     if job.settings.method is SweepMethod.RACING:
-        return race.step(job, shards, question, variants)
-    answer = next_step(question, {fallback: board.score(name) for fallback, name in variants.items()})
+        return _raced(job, done.shards, board)
+    if job.settings.method.probes:
+        return _probed(job, done, board)
+    known = evidence.of_measurements(job, done, Scoreboard(done.shards, job.metric()))
+    answer = step(known, job.settings.selection, job.settings.budget)
     if isinstance(answer, Decision):
-        return Decided(answer)
-    names = tuple(mixed_name(each) for each in answer)
-    return NextRound(dict.fromkeys(range(len(shards)), names))
+        return Decided(answer, evidence=known)
+    return _lists(job, done, answer)
 
 
-def _probed(job: Job, board: Scoreboard, *, shards: int) -> NextRound | Decided:
+def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Decided:
     sums = probed.probe_sums(job).sums
     assert sums is not None
     found = probed.known(sums, board, metric=job.metric().name)
-    question = _question(job, board, found.ranking, found.values)
-    variants = _measured(job, board, question)
-    usable = {fallback: board.score(name) for fallback, name in variants.items()}
-    return probed.step(job, question, usable, found, shards=shards)
+    exact = job.settings.method is SweepMethod.PROBE_THEN_EXACT
+    if exact and (doubtful := probed.doubtful(found)):
+        return _layers(job, doubtful)
+    known = evidence.of_probes(job, done, board, found, sums)
+    answer = step(known, job.settings.selection, job.settings.budget)
+    if not isinstance(answer, Decision):
+        return _lists(job, done, answer)
+    searched = job.settings.budget is not None and job.settings.selection.algorithm in SEARCHING
+    if exact and not searched and (missing := probed.at_the_end(found, answer.fallback)):
+        return _layers(job, missing)  # where one was searched for, what lies near it was run with it
+    how = f"layers ranked by probes, of which {len(found.scores)} of {len(found.values)} were measured too"
+    return Decided(answer.model_copy(update={"explanation": f"{answer.explanation}; {how}"}), evidence=known)
+
+
+def _layers(job: Job, layers: Sequence[str]) -> NextRound:
+    """These layers on the samples of the choice."""
+    return NextRound(dict.fromkeys(job.plan.searched, tuple(LAYER_PREFIX + each for each in layers)))
+
+
+def _lists(job: Job, done: Measurements, lists: Sequence[Fallback]) -> NextRound:
+    """These lists on all samples, and beside them, where samples are held out, what all layers in int8 does there."""
+    names = [evidence.variant_of(each) for each in lists]
+    wanted = dict.fromkeys(job.plan.searched, names)
+    wanted |= {shard: [ALL_INT8, *names] for shard in job.plan.verified if shard not in job.plan.searched}
+    held = [set(each.variants) for each in (*done.shards, *done.held_out)]
+    held += [set()] * (len(job.plan.shards) - len(held))
+    missing = {
+        shard: tuple(each for each in dict.fromkeys(wanted[shard]) if each not in held[shard]) for shard in wanted
+    }
+    return NextRound({shard: variants for shard, variants in missing.items() if variants})
+
+
+def _refuse_failures(job: Job, board: Scoreboard) -> None:
+    if ALL_INT8 in board.failures:
+        raise SweepFailure(_all_int8_failed(job, board.failures), code="all-int8-failed")
+    for name, reason in board.failures.items():
+        if name.startswith(MIXED_PREFIX):
+            raise SweepFailure(f"a mixed-precision variant cannot run: {reason}", code="verification-failed")
 
 
 def _all_int8_failed(job: Job, failures: Mapping[str, str]) -> str:
@@ -56,28 +88,26 @@ def _all_int8_failed(job: Job, failures: Mapping[str, str]) -> str:
     return f"with all layers in int8 the model does not run: {failures[ALL_INT8]}{advice}"
 
 
-def _question(
-    job: Job, board: Scoreboard, ranking: tuple[Ranked, ...], sensitivities: Mapping[str, Interval]
-) -> Question:
+def _raced(job: Job, shards: Sequence[ShardResult], board: Scoreboard) -> NextRound | Decided:
+    scores = layer_scores(Scoreboard(shards, job.metric()), job.settings.mode)
+    ranking = rank_layers(scores, job.settings.mode)
     names = {each.id: each.name for each in job.plan.layers}
     budget = job.settings.budget
-    return Question(
+    question = Question(
         selection=job.settings.selection,
         limit=limit_of(budget, board.score(FP32).metric) if budget is not None else None,
         ranking=ranking,
-        sensitivities=dict(sensitivities),
+        sensitivities={layer: score.drop for layer, score in scores.items()},
         names={each.layer_id: names[each.layer_id] for each in ranking},
-        most=None if job.settings.method is SweepMethod.EXACT else race.places(len(ranking)),
+        most=race.places(len(ranking)),
     )
+    return race.step(job, shards, question, _raced_lists(job, board, question))
 
 
-def _measured(job: Job, board: Scoreboard, question: Question) -> dict[Fallback, str]:
+def _raced_lists(job: Job, board: Scoreboard, question: Question) -> dict[Fallback, str]:
     """Fallback list → the variant that shows it: the controls and lone layers of the table, and verified lists."""
     every = tuple(each.layer_id for each in question.ranking)
     found = {(): ALL_INT8, every: FP32}
     if job.settings.mode is SweepMode.ONE_OFF:
         found |= {(layer,): LAYER_PREFIX + layer for layer in every}
-    for name, reason in board.failures.items():
-        if name.startswith(MIXED_PREFIX):
-            raise SweepFailure(f"a mixed-precision variant cannot run: {reason}", code="verification-failed")
     return found | {fallback_of(name): name for name in board.variants if name.startswith(MIXED_PREFIX)}
