@@ -9,7 +9,15 @@ from sqlalchemy.orm import Session
 
 from service.domain.costs import Precision
 from service.domain.errors import InvalidInput, NotFound, Unavailable
-from service.domain.settings import BackendName, Quantization, SweepMode, SweepSettings, WeightGranularity
+from service.domain.settings import (
+    BackendName,
+    Quantization,
+    SelectionAlgorithm,
+    SelectionSettings,
+    SweepMode,
+    SweepSettings,
+    WeightGranularity,
+)
 from service.domain.states import ResourceState
 from service.inspection.formats import ModelFormat
 from service.store import sweeps
@@ -22,6 +30,8 @@ BACKENDS_OF_FORMAT = {
 }
 NEEDS_LABELS = frozenset({"top1", "top5"})
 PROBED = ("kl", "mse")
+PREDICTED = ("cost", "always_int8", "never_int8", "groups", "fused_groups", "holdout")
+"""The options of a selection that go with lists proposed by prediction."""
 FIELD_OF_PROBLEM = {
     "model-not-found": "model",
     "dataset-not-found": "dataset",
@@ -55,6 +65,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
             f"format {subjects.model.format} does not leave; leave it out"
         )
         raise InvalidInput(message, field="fallback_precision")
+    _check_selection(settings)
     _check_method(settings)
     _check_metric(settings, subjects.dataset)
     _check_samples(settings, subjects)
@@ -139,6 +150,22 @@ def _check_quantization(settings: SweepSettings, backend: BackendName) -> None:
             "itself, per channel"
         )
         raise InvalidInput(message, field="weights")
+
+
+def _check_selection(settings: SweepSettings) -> None:
+    asked, default = settings.selection, SelectionSettings()
+    if asked.algorithm is SelectionAlgorithm.OPTIMAL and not settings.predicts:
+        why = "needs a budget; give one" if settings.budget is None else "needs every layer on all samples"
+        advice = "" if settings.budget is None else f", which method {settings.method} does not measure; use exact"
+        raise InvalidInput(f"selection.algorithm: optimal {why}{advice}", field="selection.algorithm")
+    for name in PREDICTED:
+        value = getattr(asked, name)
+        if value != getattr(default, name) and not settings.predicts:
+            message = (
+                f"selection.{name}: {value!r} is for lists that are proposed by prediction; give a budget, algorithm "
+                "optimal (or threshold, top_k), and another method than racing"
+            )
+            raise InvalidInput(message, field=f"selection.{name}")
 
 
 def _check_method(settings: SweepSettings) -> None:

@@ -184,8 +184,9 @@ class Budget(Frozen):
 class SelectionAlgorithm(StrEnum):
     """What proposes fallback lists.
 
-    ``threshold``: layers more sensitive than a number. ``top_k``: the k most sensitive. ``greedy``: one after another
-    along the ranking. ``optimal``: the least cost within a predicted loss, proven or with its gap.
+    ``threshold``: layers more sensitive than a number. ``top_k``: the k most sensitive. ``greedy``: the shortest list
+    along the ranking whose measured drop is within the budget, on the samples that it is chosen on. ``optimal``: the
+    least cost for a predicted output noise, proven or with its gap, verified on samples that the choice did not see.
     """
 
     THRESHOLD = "threshold"
@@ -197,14 +198,17 @@ class SelectionAlgorithm(StrEnum):
 class SelectionSettings(Frozen):
     """How the fallback list is chosen.
 
-    ``threshold``: with that algorithm, layers more sensitive than this fall back; ``top_k``: with that one, so many.
-    ``cost``: what is kept small. ``always_int8`` and ``never_int8``: patterns over ids and names, as in ``include``.
-    ``groups``: layers that share a precision, one list of patterns for each group; ``fused_groups``: so do those that
-    an engine makes one kernel, where a list is searched for. ``holdout``: where there is a budget, the share of the
-    samples that lists are verified on and not chosen on; 0 verifies on the samples that they were chosen on.
+    ``algorithm`` None: optimal where there is a budget, of a race greedy. ``threshold``: with that algorithm, layers
+    more sensitive than this fall back; ``top_k``: with that one, so many.
+
+    What follows is for lists that are proposed by prediction, which a race and ``greedy`` do not. ``cost``: what is
+    kept small. ``always_int8`` and ``never_int8``: patterns over ids and names, as in ``include``. ``groups``: layers
+    that share a precision, one list of patterns for each group; ``fused_groups``: with ``optimal``, so do those that an
+    engine makes one kernel. ``holdout``: the share of the samples that lists are verified on and not chosen on; 0
+    verifies on the samples that they were chosen on.
     """
 
-    algorithm: SelectionAlgorithm = SelectionAlgorithm.GREEDY
+    algorithm: SelectionAlgorithm | None = None
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     cost: CostName = CostName.LAYERS
@@ -273,3 +277,20 @@ class SweepSettings(Frozen):
         description="onnxruntime: at most so many segments of the graph share work; 1 runs the whole graph every time, "
         "as it is deployed; planned where null.",
     )
+
+    @property
+    def algorithm(self) -> SelectionAlgorithm:
+        """What proposes fallback lists."""
+        searched = self.budget is not None and self.method is not SweepMethod.RACING
+        return self.selection.algorithm or (SelectionAlgorithm.OPTIMAL if searched else SelectionAlgorithm.GREEDY)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether lists are proposed by predicted noise and verified on held-out samples."""
+        in_full = self.budget is not None and self.method is not SweepMethod.RACING
+        return in_full and self.algorithm is not SelectionAlgorithm.GREEDY
+
+    @property
+    def selection_in_force(self) -> SelectionSettings:
+        """With the algorithm that is meant where none was named."""
+        return self.selection.model_copy(update={"algorithm": self.algorithm})

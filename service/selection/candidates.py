@@ -45,7 +45,7 @@ def candidates(
 
     ``threshold`` and ``top_k`` propose one list, and so do the others without a ``budget``: the layers whose
     sensitivity (by layer id) is beyond noise. ``greedy`` proposes its whole path (by loss per cost, unless layers
-    are counted), ``optimal`` the Pareto curve.
+    are counted), ``optimal`` the Pareto curve. Raises ValueError where no algorithm is named.
     """
     match selection.algorithm:
         case SelectionAlgorithm.THRESHOLD:
@@ -60,6 +60,8 @@ def candidates(
             return greedy_candidates(problem, per_cost=selection.cost != "layers")
         case SelectionAlgorithm.OPTIMAL:
             return optimal_candidates(problem)
+        case None:
+            raise ValueError("selection: no algorithm is in force")
         case _ as unknown:
             assert_never(unknown)
 

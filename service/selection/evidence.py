@@ -15,9 +15,6 @@ from service.selection.problem import formulate
 from service.selection.ranking import Ranked
 from service.selection.verification import Judged, Verification, next_step
 
-SEARCHING = (SelectionAlgorithm.GREEDY, SelectionAlgorithm.OPTIMAL)
-"""They look for the cheapest list, where there is a budget; the others name one."""
-
 
 class MeasuredList(Frozen):
     """A fallback list (ids, sorted) that was run: on the samples of the choice, and on those held out if there are any.
@@ -58,11 +55,10 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | 
     """The search that a selection asks for; raises InvalidInput where pins contradict or a cost is not known.
 
     Layers that an engine makes one kernel decide together where something is searched for; a list that was asked for
-    (by a threshold, by its length, by significance) is what it says, but for the caller's own groups.
+    (by a threshold, by its length) is what it says, but for the caller's own groups.
     """
     groups = list(user_groups(selection.groups, evidence.names))
-    searching = budget is not None and selection.algorithm in SEARCHING
-    if searching and selection.fused_groups:
+    if selection.algorithm is SelectionAlgorithm.OPTIMAL and selection.fused_groups:
         groups += evidence.costs.groups
     pins = Pins(always_int8=selection.always_int8, never_int8=selection.never_int8)
     problem = formulate(
@@ -73,7 +69,7 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | 
     )
     curve = candidates(problem, selection, evidence.ranking, evidence.sensitivities, budget=budget is not None)
     return Verification(
-        algorithm=selection.algorithm,
+        algorithm=selection.algorithm or SelectionAlgorithm.OPTIMAL,
         problem=problem,
         curve=curve,
         limit=limit_of(budget, evidence.fp32) if budget is not None else None,

@@ -106,9 +106,11 @@ class Installation:
     def sweep(self, **settings: Any) -> str:
         """A sweep of the default network on the default samples, unless settings say otherwise.
 
-        Three shards, and a budget that all layers in int8 exceed, so that there is something to verify.
+        Three shards, and a budget that all layers in int8 exceed, so that there is something to verify; along the
+        ranking, so that every sample is in the table.
         """
-        asked: dict[str, Any] = {"shard_size": 16, "metric": {"name": "mse"}, "budget": {"max_drop": 1e-9}, **settings}
+        asked: dict[str, Any] = {"shard_size": 16, "metric": {"name": "mse"}, "budget": {"max_drop": 1e-9}}
+        asked |= {"selection": {"algorithm": "greedy"}, **settings}
         for field, make in (("model", self.model), ("dataset", self.dataset)):
             if field not in asked:
                 asked[field] = make()

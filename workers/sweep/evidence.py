@@ -11,7 +11,7 @@ from service.selection.evidence import Evidence, MeasuredList
 from service.selection.ranking import Ranked, rank_layers
 from workers.engine.probe import gram, interactions
 from workers.engine.probe_sums import Measure, ProbeSums
-from workers.metrics.scores import Scoreboard, layer_scores
+from workers.metrics.scores import Scoreboard
 from workers.sweep.job import Job
 from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
 from workers.sweep.probed import Known
@@ -20,9 +20,8 @@ from workers.sweep.table import Measurements
 FLOAT32_BYTES = 4
 
 
-def of_measurements(job: Job, done: Measurements, board: Scoreboard) -> Evidence:
-    """Where every layer was measured: layers that were not have no place in the decision."""
-    scores = layer_scores(board, job.settings.mode)
+def of_measurements(job: Job, done: Measurements, board: Scoreboard, scores: Mapping[str, VariantScore]) -> Evidence:
+    """Where every layer was measured (``scores``): layers that were not have no place in the decision."""
     scored_by_class = any("kl" in each.measures for each in scores.values())
     measure: Measure = "kl" if scored_by_class and job.metric().name != "mse" else "mse"
     all_int8 = _value(board.score(ALL_INT8), measure)

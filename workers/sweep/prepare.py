@@ -73,11 +73,11 @@ def run(job: Job) -> Prepared:
 
 
 def _held_out(settings: SweepSettings, samples: int) -> int:
-    """How many samples the choice does not see: none where nothing is promised, and none of a race, which looks at all.
+    """How many samples the choice does not see: none where no list is searched for by prediction.
 
     One is left on each side at least.
     """
-    if settings.budget is None or settings.method is SweepMethod.RACING or not settings.selection.holdout:
+    if not settings.predicts or not settings.selection.holdout:
         return 0
     return min(max(round(samples * settings.selection.holdout), 1), samples - 1)
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from service.domain.errors import SweepFailure
 from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
-from service.domain.results import Decision
+from service.domain.results import Decision, Interval, VariantScore
 from service.domain.settings import SweepMethod, SweepMode
 from service.selection.budget import limit_of
 from service.selection.candidates import Fallback
-from service.selection.decide import Question
-from service.selection.evidence import SEARCHING, step
-from service.selection.ranking import rank_layers
+from service.selection.decide import Question, next_step
+from service.selection.evidence import Evidence, step
+from service.selection.ranking import Ranked, rank_layers
 from workers.metrics.scores import Scoreboard, layer_scores
 from workers.metrics.shard_result import ShardResult
 from workers.sweep import evidence, probed, race
@@ -29,11 +29,21 @@ def run(job: Job) -> NextRound | Decided:
         return _raced(job, done.shards, board)
     if job.settings.method.probes:
         return _probed(job, done, board)
-    known = evidence.of_measurements(job, done, Scoreboard(done.shards, job.metric()))
-    answer = step(known, job.settings.selection, job.settings.budget)
+    scores = layer_scores(board, job.settings.mode)
+    known = evidence.of_measurements(job, done, board, scores)
+    if job.settings.predicts:
+        return _predicted(job, done, known)
+    ranking = rank_layers(scores, job.settings.mode)
+    question = _question(job, board, ranking, {layer: score.drop for layer, score in scores.items()})
+    answer = next_step(question, _scores(board, _along_the_ranking(job, board, question)))
     if isinstance(answer, Decision):
         return Decided(answer, evidence=known)
     return _lists(job, done, answer)
+
+
+def _predicted(job: Job, done: Measurements, known: Evidence) -> NextRound | Decided:
+    answer = step(known, job.settings.selection_in_force, job.settings.budget)
+    return Decided(answer, evidence=known) if isinstance(answer, Decision) else _lists(job, done, answer)
 
 
 def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Decided:
@@ -44,12 +54,16 @@ def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Deci
     if exact and (doubtful := probed.doubtful(found)):
         return _layers(job, doubtful)
     known = evidence.of_probes(job, done, board, found, sums)
-    answer = step(known, job.settings.selection, job.settings.budget)
+    if job.settings.predicts:
+        answer = step(known, job.settings.selection_in_force, job.settings.budget)
+    else:
+        question = _question(job, board, found.ranking, found.values, most=race.places(len(found.ranking)))
+        answer = next_step(question, _scores(board, _along_the_ranking(job, board, question)))
     if not isinstance(answer, Decision):
         return _lists(job, done, answer)
-    searched = job.settings.budget is not None and job.settings.selection.algorithm in SEARCHING
-    if exact and not searched and (missing := probed.at_the_end(found, answer.fallback)):
-        return _layers(job, missing)  # where one was searched for, what lies near it was run with it
+    # where a list was searched for by prediction, what lies near it was run with it
+    if exact and not job.settings.predicts and (missing := probed.at_the_end(found, answer.fallback)):
+        return _layers(job, missing)
     how = f"layers ranked by probes, of which {len(found.scores)} of {len(found.values)} were measured too"
     return Decided(answer.model_copy(update={"explanation": f"{answer.explanation}; {how}"}), evidence=known)
 
@@ -91,20 +105,36 @@ def _all_int8_failed(job: Job, failures: Mapping[str, str]) -> str:
 def _raced(job: Job, shards: Sequence[ShardResult], board: Scoreboard) -> NextRound | Decided:
     scores = layer_scores(Scoreboard(shards, job.metric()), job.settings.mode)
     ranking = rank_layers(scores, job.settings.mode)
+    sensitivities = {layer: score.drop for layer, score in scores.items()}
+    question = _question(job, board, ranking, sensitivities, most=race.places(len(ranking)))
+    return race.step(job, shards, question, _along_the_ranking(job, board, question))
+
+
+def _question(
+    job: Job,
+    board: Scoreboard,
+    ranking: tuple[Ranked, ...],
+    sensitivities: Mapping[str, Interval],
+    *,
+    most: int | None = None,
+) -> Question:
     names = {each.id: each.name for each in job.plan.layers}
     budget = job.settings.budget
-    question = Question(
-        selection=job.settings.selection,
+    return Question(
+        selection=job.settings.selection_in_force,
         limit=limit_of(budget, board.score(FP32).metric) if budget is not None else None,
         ranking=ranking,
-        sensitivities={layer: score.drop for layer, score in scores.items()},
+        sensitivities=dict(sensitivities),
         names={each.layer_id: names[each.layer_id] for each in ranking},
-        most=race.places(len(ranking)),
+        most=most,
     )
-    return race.step(job, shards, question, _raced_lists(job, board, question))
 
 
-def _raced_lists(job: Job, board: Scoreboard, question: Question) -> dict[Fallback, str]:
+def _scores(board: Scoreboard, variants: Mapping[Fallback, str]) -> dict[Fallback, VariantScore]:
+    return {fallback: board.score(name) for fallback, name in variants.items()}
+
+
+def _along_the_ranking(job: Job, board: Scoreboard, question: Question) -> dict[Fallback, str]:
     """Fallback list → the variant that shows it: the controls and lone layers of the table, and verified lists."""
     every = tuple(each.layer_id for each in question.ranking)
     found = {(): ALL_INT8, every: FP32}
