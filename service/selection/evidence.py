@@ -15,6 +15,9 @@ from service.selection.problem import formulate
 from service.selection.ranking import Ranked
 from service.selection.verification import Judged, Verification, next_step
 
+NAMING = (SelectionAlgorithm.THRESHOLD, SelectionAlgorithm.TOP_K)
+"""They name one list; the others look for the cheapest."""
+
 
 class MeasuredList(Frozen):
     """A fallback list (ids, sorted) that was run: on the samples of the choice, and on those held out if there are any.
@@ -75,6 +78,7 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | 
         limit=limit_of(budget, evidence.fp32) if budget is not None else None,
         names=evidence.names,
         known=tuple(_known(evidence)),
+        improve=selection.algorithm not in NAMING,
         same_samples=not evidence.held_out,
     )
 
@@ -83,6 +87,8 @@ def step(evidence: Evidence, selection: SelectionSettings, budget: Budget | None
     """The lists that are to be measured next, on both parts of the samples, or the decision with its curve."""
     asked = asked_of(evidence, selection, budget)
     measured = {each.fallback: _judged(each) for each in evidence.measured}
+    if selection.algorithm in NAMING:
+        measured = {each.fallback: measured[each.fallback] for each in asked.curve if each.fallback in measured}
     answer = next_step(asked, measured)
     if not isinstance(answer, Decision):
         return answer

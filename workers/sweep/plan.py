@@ -145,8 +145,6 @@ def cut_shards(samples: int, size: int | None, *, bytes_of_sample: int = 0) -> t
     least 8 where the samples allow: corpus metrics take their interval from the spread between shards. A worker holds
     one shard's inputs in memory, so that no shard is larger than 256 MiB, whatever was asked for.
     """
-    if not samples:
-        return ()
     if size is None:
         size = max(SMALLEST_SHARD, -(-samples // TARGET_SHARDS))
         size = min(size, max(1, -(-samples // MIN_SHARDS)))

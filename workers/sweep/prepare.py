@@ -84,6 +84,8 @@ def _held_out(settings: SweepSettings, samples: int) -> int:
 
 def _shards(job: Job, dataset: BoundEvaluationSet, samples: int, *, whole: bool) -> tuple[Shard, ...]:
     """``whole``: one shard, where memory allows and nothing else was asked for."""
+    if not samples:
+        return ()
     settings = job.settings
     size = settings.shard_size
     if whole and size is None and settings.method is not SweepMethod.RACING:

@@ -7,7 +7,9 @@ from service.domain.settings import (
     CalibrationMethod,
     CalibrationSettings,
     Preprocessing,
+    SelectionAlgorithm,
     SelectionSettings,
+    SweepMethod,
     SweepMode,
     SweepSettings,
 )
@@ -20,7 +22,7 @@ def sweep(**settings: Any) -> SweepSettings:
 def test_a_sweep_has_its_defaults_from_one_place() -> None:
     found = sweep()
     assert (found.mode, found.weights, found.fuse_bn, found.seed) == (SweepMode.ONE_ON, "per_channel", True, 0)
-    assert (found.calibration.method, found.metric.name, found.selection.algorithm) == ("max", "top1", "greedy")
+    assert (found.calibration.method, found.metric.name, found.algorithm) == ("max", "top1", "greedy")
     assert found.budget is None
 
 
@@ -136,3 +138,13 @@ def test_what_a_cache_replaces_is_refused_beside_it_by_name(field: str, value: A
 def test_settings_with_and_without_a_cache_have_the_fields_schema() -> None:
     for mode in ("validation", "serialization"):
         assert set(CalibrationSettings.model_json_schema(mode=mode)["properties"]) >= {"cache", "method", "samples"}
+
+
+def test_a_budget_is_searched_for_by_prediction_unless_a_race_or_greedy_was_asked_for() -> None:
+    budget = {"max_drop": 0.01}
+    asked = SweepSettings.model_validate({"model": "m", "dataset": "d", "budget": budget})
+    assert (asked.algorithm, asked.predicts, asked.selection.holdout) == ("optimal", True, 0.5)
+    raced = asked.model_copy(update={"method": SweepMethod.RACING})
+    assert (raced.algorithm, raced.predicts) == ("greedy", False)
+    along = asked.model_copy(update={"selection": SelectionSettings(algorithm=SelectionAlgorithm.GREEDY)})
+    assert (along.selection_in_force.algorithm, along.predicts) == ("greedy", False)
