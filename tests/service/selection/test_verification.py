@@ -240,18 +240,39 @@ def test_a_met_decision_has_its_bound_within_the_budget_and_each_safer_candidate
         assert any(low is not None and low > limit for low in lows)
 
 
+def test_the_first_candidate_that_fails_ends_the_sequence_though_a_cheaper_one_would_pass() -> None:
+    """By the choice part ("g0", "g1") is safer than ("g0",), which passes on the held-out part by luck."""
+    network = Network(problem([4.0, 2.0, 1.0]))
+    drops = {(): (0.07, 0.07), ("g0",): (0.03, 0.03), ("g0", "g1"): (0.01, 0.06)}
+    measured = {
+        fallback: Judged(choice=score(choice, 0.005, 500), held_out=score(held_out, 0.005, 500))
+        for fallback, (choice, held_out) in drops.items()
+    }
+    question = asked(network, 0.04, most=3)
+    found = next_step(question, measured)
+    assert isinstance(found, Decision)
+    assert found.status == "not_met"
+    lucky = measured | {("g0", "g1"): measured["g0", "g1"].model_copy(update={"held_out": score(0.01, 0.005, 500)})}
+    again = next_step(question, lucky)
+    assert isinstance(again, Decision)
+    assert (again.status, again.fallback) == ("met", ("g0",))
+
+
+class JustBeyond(Network):
+    """Every configuration breaks the budget of 0.02 by next to nothing: whatever is met was met by luck."""
+
+    def drop(self, fallback: Fallback) -> float:
+        return 0.0200001
+
+
 def test_the_promise_is_broken_no_more_often_than_is_said() -> None:
-    """200 networks whose candidates all lie near the budget, so that noise decides what is chosen."""
     rng = np.random.default_rng(0)
-    broken = met = 0
+    lucky = 0
     for seed in range(200):
-        network = Network(problem(rng.uniform(0.5, 1.5, 6), rng.uniform(1, 2, 6)), error=0.003, seed=seed)
-        found, _ = decide(
-            asked(network, 0.02, curve=greedy_candidates(network.problem, per_cost=True), improve=seed % 2 == 0),
-            network,
-        )
-        met += found.status == "met"
-        broken += found.status == "met" and network.drop(found.fallback) > 0.02
-    assert met > 50
+        network = JustBeyond(problem(rng.uniform(0.5, 1.5, 8), rng.uniform(1, 2, 8)), error=0.003, seed=seed)
+        curve = greedy_candidates(network.problem, per_cost=True)
+        found, measured = decide(asked(network, 0.02, curve=curve, improve=seed % 2 == 0), network)
+        lucky += found.status == "met"
+        assert len(measured) > 2, "more than one chance"
     # at a rate of 2.5 % more than 12 of 200 have a probability of 0.2 %
-    assert broken <= 12
+    assert lucky <= 12

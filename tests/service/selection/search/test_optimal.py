@@ -123,6 +123,13 @@ def test_what_pins_make_impossible_is_told_with_the_least_that_there_is() -> Non
     assert "pinned has a predicted loss within 2; the least found is 3" in found.reason
 
 
+def test_what_is_within_the_limit_for_the_solver_only_is_not_taken_and_the_rest_is_proven() -> None:
+    """The third alone in floating point leaves a loss of 1.0000005, which HiGHS lets pass for 1."""
+    found = Optimum(problem([0.5, 0.5000005, 0.2], [5.0, 6.0, 1.0])).cheapest(1.0)
+    assert isinstance(found, Solution)
+    assert (found.cost, found.bound, found.gap) == (5.0, 5.0, 0.0)
+
+
 def test_a_search_that_stops_early_says_how_far_it_may_be_from_the_best() -> None:
     """Many alike, so that a proof takes long."""
     rng = np.random.default_rng(0)
