@@ -117,8 +117,13 @@ class Decision(Frozen):
     """The fallback list, as measured. ``status`` says whether the budget is met.
 
     ``certain``: the drop's upper confidence bound is within the budget too.
-    ``same_samples``: the list was verified on the samples that it was chosen on. ``error_rate``: of a racing sweep, the
-    probability at most that measuring every layer on every sample would have given another list.
+    ``same_samples``: the list was verified on the samples that it was chosen on.
+
+    ``error_rate``: of a racing sweep, the probability at most, over the random order of the samples, that the exact
+    sweep of the same samples would have given a list of other layers, but for ``ties``. It holds for counts of answers
+    at any size; for other measures it rests on means of at least 64 differences being near normal. ``ties``: a layer of
+    the list (id), and after it those left out that the exact sweep might have put in its place, where its own
+    intervals of the two overlap.
     """
 
     status: Literal["met", "not_met", "no_budget"]
@@ -132,3 +137,4 @@ class Decision(Frozen):
     measured: tuple[VerifiedVariant, ...]
     explanation: str
     error_rate: float | None = None
+    ties: tuple[tuple[str, ...], ...] = ()

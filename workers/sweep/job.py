@@ -5,13 +5,13 @@ The last opened model and evaluation set stay open in the worker's process, for 
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from service.domain.errors import LeaseLost
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
-from service.domain.settings import BackendName, Preprocessing, SweepMethod, SweepSettings
+from service.domain.settings import BackendName, Preprocessing, SweepSettings
 from service.store import units
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
@@ -21,11 +21,12 @@ from workers.backends.registry import backend, device_for
 from workers.context import WorkerContext
 from workers.data.binding import Batch, BoundEvaluationSet
 from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
-from workers.engine import racing
 from workers.lease import HeldLease
+from workers.metrics.draw import Draw
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric, resolve_metric
+from workers.sweep.course import Course
 from workers.sweep.plan import Plan
 
 
@@ -159,10 +160,15 @@ class Job:
         outputs = [each.name for each in plan.outputs]
         return resolve_metric(self.settings.metric, has_labels=plan.has_labels, output_names=outputs)
 
+    @cached_property
+    def course(self) -> Course:
+        """What the sweep's decision goes by."""
+        plan = self.plan
+        return Course(self.settings, plan, self.metric(), Draw.equal(plan.samples))
+
     def board(self, shards: Sequence[ShardResult]) -> Scoreboard:
-        """The scores over these shards; those of a race, which are looked at again and again, hold at every look."""
-        racing_ = self.settings.method is SweepMethod.RACING
-        return Scoreboard(shards, self.metric(), looks=len(racing.looks(self.plan.shard_sizes())) if racing_ else 1)
+        """The scores over these shards; those of a race hold at every look."""
+        return self.course.board(shards)
 
 
 def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:
