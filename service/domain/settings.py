@@ -199,3 +199,8 @@ class SweepSettings(Frozen):
         description="onnxruntime: at most so many segments of the graph share work; 1 runs the whole graph every time, "
         "as it is deployed; planned where null.",
     )
+
+    @property
+    def scouts(self) -> bool:
+        """Whether fp32 is run first on all samples, to draw those that it is unsure of before the others."""
+        return self.method is SweepMethod.RACING and self.metric.name == "kl"

@@ -49,11 +49,12 @@ def move_sweep(current: SweepState, target: SweepState) -> SweepState:
 
 
 class Phase(StrEnum):
-    """The phases of a sweep, in order. Only some methods probe; ``select`` and ``verify`` alternate."""
+    """The phases of a sweep, in order. Only some methods probe or scout; ``select`` and ``verify`` alternate."""
 
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
     PROBE = "probe"
+    SCOUT = "scout"
     MEASURE = "measure"
     SELECT = "select"
     VERIFY = "verify"
@@ -68,6 +69,7 @@ class UnitKind(StrEnum):
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
     PROBE = "probe"
+    SCOUT = "scout"
     MEASURE = "measure"
     SELECT = "select"
     VERIFY = "verify"

@@ -29,7 +29,7 @@ Bools = npt.NDArray[np.bool_]
 ERROR_RATE = 0.05
 FIRST_LOOK = 64
 """Samples before the first look: fewer say little of a mean's distribution."""
-GROWTH = 1.5
+GROWTH = 1.25
 """From look to look. Smaller steps stop layers sooner, and cost more comparisons and rounds."""
 
 

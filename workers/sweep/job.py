@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from service.domain.errors import LeaseLost
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
 from service.domain.settings import BackendName, Preprocessing, SweepSettings
+from service.domain.states import UnitKind
 from service.store import units
 from service.store.blobs import BlobStore
 from service.store.tables import DatasetRow, ModelRow, SweepRow
@@ -26,6 +30,7 @@ from workers.metrics.draw import Draw
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric, resolve_metric
+from workers.sweep import drawing
 from workers.sweep.course import Course
 from workers.sweep.plan import Plan
 
@@ -147,11 +152,12 @@ class Job:
         self.context.read_ahead.ahead(self._shard_key(start, stop, size), read)
 
     def _read(self, dataset: BoundEvaluationSet, start: int, stop: int, batch_size: int) -> Sequence[Batch]:
-        return list(dataset.batches(self.plan.order()[start:stop], batch_size))
+        return list(dataset.batches(self.order()[start:stop], batch_size))
 
     def _shard_key(self, start: int, stop: int, batch_size: int) -> Hashable:
         plan = self.plan
-        drawn = (plan.population, plan.samples, plan.seed, start, stop, batch_size)
+        by = "plan" if self._in_planned_order else self.sweep_id
+        drawn = (by, plan.population, plan.samples, plan.seed, start, stop, batch_size)
         return (self.dataset.id, tuple(each.model_dump_json() for each in plan.inputs), drawn)
 
     def metric(self) -> TaskMetric:
@@ -163,8 +169,25 @@ class Job:
     @cached_property
     def course(self) -> Course:
         """What the sweep's decision goes by."""
-        plan = self.plan
-        return Course(self.settings, plan, self.metric(), Draw.equal(plan.samples))
+        return Course(self.settings, self.plan, self.metric(), self._drawn[1])
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """Indices of the samples in the order in which the unit's shards take them, (samples,)."""
+        return self._drawn[0]
+
+    @property
+    def _in_planned_order(self) -> bool:
+        return not self.settings.scouts or self.lease.kind is UnitKind.SCOUT
+
+    @cached_property
+    def _drawn(self) -> tuple[npt.NDArray[np.int64], Draw]:
+        if self._in_planned_order:
+            return drawing.planned(self.plan)
+        with self.context.database.read() as session:
+            rows = units.units_of(session, self.sweep_id, UnitKind.SCOUT)
+            found = {row.ordinal: row.result_sha256 for row in rows if row.result_sha256}
+        shards = [ShardResult.from_bytes(self.context.blobs.read(found[each])) for each in sorted(found)]
+        return drawing.scouted(self.plan, shards)
 
     def board(self, shards: Sequence[ShardResult]) -> Scoreboard:
         """The scores over these shards; those of a race hold at every look."""

@@ -25,6 +25,8 @@ from workers.sweep.measure import mixed_name
 from workers.sweep.outcome import Decided, NextRound
 from workers.sweep.standings import Standings, continuous_of, tests
 
+LIST_SAMPLES = 256
+"""Without a budget nothing hangs on what the list itself is measured as: it is, up to the first look at so many."""
 ALTERNATIVES = 4
 """At most so many lists are measured for one that is too short; more cost more than to go on with the layers."""
 
@@ -57,7 +59,6 @@ class _Race:
         level = racing.level(len(self._looks), self._tests(len(question.ranking)))
         self._board = course.board(shards)
         self._strict = course.board(shards, confidence=1 - level)
-        self._reached = sum(self._sizes[: len(shards)])
         ends = np.cumsum(self._sizes)
         self._standings = Standings(
             self._board,
@@ -77,15 +78,19 @@ class _Race:
             return NextRound(more, self._stopped(None))
         sure = {fallback: self._within(name) for fallback, name in self._sets.items()}
         prefixes = [self._order[:length] for length in range(len(self._order) + 1)]
+        enough = len(self._shards)
+        if self._question.limit is None:
+            ends = np.cumsum(self._sizes)
+            enough = min([enough, *(each for each in self._looks if ends[each - 1] >= LIST_SAMPLES)])
         usable = {
             prefix: self._board.score(name)
             for prefix in prefixes
             if (name := self._sets.get(frozenset(prefix))) is not None
-            and (sure[frozenset(prefix)] is not None or self._board.samples(name) >= self._reached)
+            and (sure[frozenset(prefix)] is not None or self._board.samples(name) >= sum(self._sizes[:enough]))
         }
         answer = next_step(self._question, usable)
         if not isinstance(answer, Decision):
-            return NextRound(self._missing(len(self._shards), [self._name(each) for each in answer]), {})
+            return NextRound(self._missing(enough, [self._name(each) for each in answer]), {})
         if self._searching and (more := self._unsure(answer, list(usable), sure)):
             return NextRound(more, self._stopped(answer))
         return Decided(self._told(answer), self._stopped(answer))
@@ -236,8 +241,8 @@ class _Race:
             what = f"among the {places(len(self._order)) if length is None else length} most sensitive"
         total = self._course.plan.samples
         partners: dict[str, list[str]] = {}
-        for kept, *others in self._ties():
-            for other in others:
+        for kept, *rest in self._ties():
+            for other in rest:
                 partners.setdefault(kept, []).append(other)
                 partners.setdefault(other, []).append(kept)
         found = {}
@@ -249,10 +254,10 @@ class _Race:
             elif samples == total:
                 found[layer] = f"on all {total} samples another layer is its equal: whether it is {what} is a tie"
             elif layer in partners and LAYER_PREFIX + layer not in contested:
-                others = ", ".join(self._question.names[each] for each in partners[layer])
+                them = ", ".join(self._question.names[each] for each in partners[layer])
                 found[layer] = (
                     f"tied after {samples} of {total} samples across the end of the list: the intervals over all "
-                    f"samples would not tell it from {others}"
+                    f"samples would not tell it from {them}"
                 )
         return found
 

@@ -25,6 +25,7 @@ from workers.sweep.outcome import (
     Prepared,
     Probed,
     Reported,
+    Scouted,
 )
 from workers.sweep.plan import MERGE_ROUND
 
@@ -51,6 +52,10 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             sweep.warnings = [*sweep.warnings, *outcome.warnings]
             controls = _shard_units(sweep, UnitKind.MEASURE, sweep.plan["shards"], evaluations=len(CONTROLS))
             return _queue(session, sweep, Phase.MEASURE, controls)
+        case Scouted():
+            if _still_open(session, sweep.id, UnitKind.SCOUT):
+                return 0
+            return _measure(session, sweep, shards=outcome.shards, variants=outcome.variants)
         case Measured():
             kind = UnitKind(outcome.kind)
             if _still_open(session, sweep.id, kind):
@@ -86,11 +91,18 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     statistics = {layer: each.model_dump(mode="json") for layer, each in outcome.statistics.items()}
     sweep.amax = {"amax": outcome.amax, "failed": outcome.failed, "statistics": statistics}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
-    if SweepSettings.model_validate(sweep.settings).method.probes:
+    settings = SweepSettings.model_validate(sweep.settings)
+    if settings.method.probes:
         units = _shard_units(sweep, UnitKind.PROBE, sweep.plan["shards"], evaluations=PROBE_COST)
         return _queue(session, sweep, Phase.PROBE, units)
-    shards = sweep.plan["shards"][: outcome.shards]
-    units = _shard_units(sweep, UnitKind.MEASURE, shards, evaluations=outcome.variants)
+    if settings.scouts:
+        units = _shard_units(sweep, UnitKind.SCOUT, sweep.plan["shards"], evaluations=1)
+        return _queue(session, sweep, Phase.SCOUT, units)
+    return _measure(session, sweep, shards=outcome.shards, variants=outcome.variants)
+
+
+def _measure(session: Session, sweep: SweepRow, *, shards: int, variants: int) -> int:
+    units = _shard_units(sweep, UnitKind.MEASURE, sweep.plan["shards"][:shards], evaluations=variants)
     return _queue(session, sweep, Phase.MEASURE, units)
 
 
