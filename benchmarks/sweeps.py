@@ -18,7 +18,7 @@ from service.store import sweeps
 from tests.workers.installation import Installation
 from workers.sweep.runner import run_unit
 
-COUNTED = (UnitKind.PROBE, UnitKind.MEASURE, UnitKind.SELECT, UnitKind.VERIFY)
+COUNTED = (UnitKind.PROBE, UnitKind.SCOUT, UnitKind.MEASURE, UnitKind.SELECT, UnitKind.VERIFY)
 
 
 @dataclass(frozen=True)

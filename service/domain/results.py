@@ -170,8 +170,13 @@ class Decision(Frozen):
     the evaluation set would tell, None where no number would with the drop measured.
     ``cost``: the name of what was minimised; ``curve``: the candidates that were searched among, the cheapest first.
     ``certain``: the drop's upper confidence bound is within the budget too.
-    ``same_samples``: the list was verified on the samples that it was chosen on. ``error_rate``: of a racing sweep, the
-    probability at most that measuring every layer on every sample would have given another list.
+    ``same_samples``: the list was verified on the samples that it was chosen on.
+
+    ``error_rate``: of a racing sweep, the probability at most, over the random order of the samples, that the exact
+    sweep of the same samples would have given a list of other layers, but for ``ties``. It holds for counts of answers
+    at any size; for other measures it rests on means of at least 64 differences being near normal. ``ties``: a layer of
+    the list (id), and after it those left out that the exact sweep might have put in its place, where its own
+    intervals of the two overlap.
     """
 
     status: Literal["met", "not_met", "undecidable", "no_budget"]
@@ -189,3 +194,4 @@ class Decision(Frozen):
     samples_needed: int | None = None
     cost: str | None = None
     curve: tuple[CurvePoint, ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()

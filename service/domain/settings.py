@@ -294,3 +294,8 @@ class SweepSettings(Frozen):
     def selection_in_force(self) -> SelectionSettings:
         """With the algorithm that is meant where none was named."""
         return self.selection.model_copy(update={"algorithm": self.algorithm})
+
+    @property
+    def scouts(self) -> bool:
+        """Whether fp32 is run first on all samples, to draw those that it is unsure of before the others."""
+        return self.method is SweepMethod.RACING and self.metric.name == "kl"

@@ -69,11 +69,12 @@ def move_conversion(current: ConversionState, target: ConversionState) -> Conver
 
 
 class Phase(StrEnum):
-    """The phases of a sweep, in order. Only some methods probe; ``select`` and ``verify`` alternate."""
+    """The phases of a sweep, in order. Only some methods probe or scout; ``select`` and ``verify`` alternate."""
 
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
     PROBE = "probe"
+    SCOUT = "scout"
     MEASURE = "measure"
     SELECT = "select"
     VERIFY = "verify"
@@ -89,6 +90,7 @@ class UnitKind(StrEnum):
     PREPARE = "prepare"
     CALIBRATE = "calibrate"
     PROBE = "probe"
+    SCOUT = "scout"
     MEASURE = "measure"
     SELECT = "select"
     VERIFY = "verify"

@@ -26,18 +26,33 @@ def is_significant(drop: Interval) -> bool:
     return drop.low > 0 and (drop.p_value is None or drop.p_value < SIGNIFICANCE)
 
 
-def rank_layers(scores: Mapping[str, VariantScore], mode: SweepMode = SweepMode.ONE_ON) -> tuple[Ranked, ...]:
+def is_sensitive(score: VariantScore, mode: SweepMode, *, divergence: bool) -> bool:
+    """Whether a layer's sensitivity is above zero, not noise.
+
+    A divergence from fp32 is nowhere below zero: where one sample's is above it, so is their mean, and no test could
+    say more. (One off, a sensitivity is the difference of two, which may be noise.)
+    """
+    if divergence and mode is SweepMode.ONE_ON:
+        return score.drop.value is not None and continuous(score) > 0
+    return is_significant(score.drop)
+
+
+def rank_layers(
+    scores: Mapping[str, VariantScore], mode: SweepMode = SweepMode.ONE_ON, *, divergence: bool = False
+) -> tuple[Ranked, ...]:
     """Most sensitive first, from layer id → score (whose drop is the sensitivity).
 
     Significant layers come first, by drop. The rest, whose drops are noise, follow by KL (else output MSE): the more
     of it a layer adds alone, or (one-off) the less is left without it. Equal ones keep the order of the table; a layer
-    without a number comes last.
+    without a number comes last. ``divergence``: the metric is a distance from fp32, itself as continuous as any that
+    could tell ties apart; then all go by drop, or a large but scattered one would come after a small and even one.
     """
-    significant = {layer: is_significant(score.drop) for layer, score in scores.items()}
+    significant = {layer: is_sensitive(score, mode, divergence=divergence) for layer, score in scores.items()}
 
     def key(layer: str) -> tuple[float, float]:
         score = scores[layer]
-        first = -(score.drop.value or 0.0) if significant[layer] else math.inf
+        by_drop = significant[layer] or (divergence and score.drop.value is not None)
+        first = -(score.drop.value or 0.0) if by_drop else math.inf
         found = continuous(score)
         return first, found if mode is SweepMode.ONE_OFF and math.isfinite(found) else -found
 

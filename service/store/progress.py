@@ -15,6 +15,7 @@ SPAN = {
     Phase.PREPARE: (0.0, 0.02),
     Phase.CALIBRATE: (0.02, 0.07),
     Phase.PROBE: (0.07, 0.6),
+    Phase.SCOUT: (0.07, 0.4),
     Phase.MEASURE: (0.07, 0.85),
     Phase.SELECT: (0.85, 0.97),
     Phase.VERIFY: (0.85, 0.97),
@@ -22,7 +23,8 @@ SPAN = {
 }
 # verification is planned only after measuring; until then it is taken for this share of the measuring
 EXPECTED_VERIFY = 0.15
-COSTED = (UnitKind.PROBE, UnitKind.MEASURE, UnitKind.VERIFY)
+COSTED = (UnitKind.PROBE, UnitKind.SCOUT, UnitKind.MEASURE, UnitKind.VERIFY)
+BEFORE_MEASURING = (UnitKind.PROBE, UnitKind.SCOUT)
 # a sweep that has not ended has at least its report to write, which no unit's cost counts
 LEAST_SECONDS = 1.0
 
@@ -87,8 +89,9 @@ def compute(rounds: Sequence[Round], state: SweepState, phase: Phase, clock: flo
     if state is SweepState.SUCCEEDED:
         return Progress(1.0, False, units_done, units, 0.0)
     begin, end = SPAN[phase]
-    if phase is Phase.MEASURE and any(each.kind is UnitKind.PROBE for each in rounds):
-        begin = SPAN[Phase.PROBE][1]
+    if phase is Phase.MEASURE:
+        kinds = {each.kind for each in rounds}
+        begin = max([begin, *(SPAN[Phase(each)][1] for each in BEFORE_MEASURING if each in kinds)])
     fraction = begin + (end - begin) * _within(rounds, phase)
     eta = None if state.terminal else _eta(rounds, phase, clock)
     return Progress(round(fraction, 4), phase is not Phase.REPORT, units_done, units, eta)

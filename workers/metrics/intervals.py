@@ -15,10 +15,12 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from service.domain.results import Interval
+from workers.metrics.draw import Draw, Estimate
 
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+DRAWN = "t; samples drawn with unequal chances"
 
 
 def undefined(reason: str, samples: int) -> Interval:
@@ -37,6 +39,20 @@ def mean(values: Floats, confidence: float = CONFIDENCE) -> Interval:
     if n == 1:
         return Interval(value=center, low=None, high=None, method="one sample has no interval", samples=1)
     return _t(center, float(values.std(ddof=1)) / math.sqrt(n), n - 1, confidence, method="t", samples=n)
+
+
+def drawn_mean(values: Floats, draw: Draw, confidence: float = CONFIDENCE) -> Interval:
+    """Of a mean over all samples, from those that were drawn with unequal chances, by Student's t."""
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return mean(values, confidence)
+    found = draw.estimate(values)
+    return _t(float(found.mean), float(found.error()), n - 1, confidence, method=DRAWN, samples=n)
+
+
+def drawn_mean_drop(drops: Floats, draw: Draw, confidence: float = CONFIDENCE) -> Interval:
+    """The same of paired differences, with the p-value of a true mean of zero."""
+    return _with_t_test(drawn_mean(drops, draw, confidence), len(drops) - 1, confidence)
 
 
 def mean_drop(drops: Floats, confidence: float = CONFIDENCE) -> Interval:
@@ -64,6 +80,11 @@ def proportion_difference(first: Floats, second: Floats, confidence: float = CON
         return undefined("no samples", 0)
     b = int(((first == 1) & (second == 0)).sum())
     c = int(((first == 0) & (second == 1)).sum())
+    return counted_difference(b, c, n, confidence)
+
+
+def counted_difference(b: int, c: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """The same from how many of n pairs are (1, 0) and (0, 1)."""
     low, high = _tango(b, c, n, _normal(confidence))
     p_value = float(stats.binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
     method = "Tango score; exact McNemar p"
@@ -94,36 +115,42 @@ def _tango(b: int, c: int, n: int, z: float) -> tuple[float, float]:
     return min(bound(-1.0 + 1e-12, z), estimate), max(bound(1.0 - 1e-12, -z), estimate)
 
 
-def sqnr_db(signal: Floats, noise: Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Of 10·log10(Σ signal / Σ noise) in dB; both are powers per sample."""
+def sqnr_db(signal: Floats, noise: Floats, confidence: float = CONFIDENCE, *, draw: Draw | None = None) -> Interval:
+    """Of 10·log10(Σ signal / Σ noise) in dB; both are powers per sample. ``draw``: over all samples, by those drawn."""
     if len(noise) and not noise.any():
         return undefined("no noise at all: the outputs are identical", len(noise))
     if len(signal) and not signal.any():
         return undefined("the fp32 output is zero throughout", len(noise))
-    return _decibels(signal, noise, confidence)
+    return _decibels(signal, noise, confidence, draw)
 
 
 def sqnr_drop_db(noise: Floats, reference_noise: Floats, confidence: float = CONFIDENCE) -> Interval:
     """Of 10·log10(Σ noise / Σ reference noise) in dB: by how much a variant's SQNR is below the reference's."""
     if len(noise) and not (noise.any() and reference_noise.any()):
         return undefined("no noise at all: the outputs of one of the two are identical to fp32's", len(noise))
-    return _decibels(noise, reference_noise, confidence)
+    return _decibels(noise, reference_noise, confidence, None)
 
 
-def _decibels(above: Floats, below: Floats, confidence: float) -> Interval:
+def _decibels(above: Floats, below: Floats, confidence: float, draw: Draw | None) -> Interval:
     """10·log10 of a ratio of means, by the delta method on its logarithm, with t."""
     n = len(above)
     if n == 0:
         return undefined("no samples", 0)
-    numerator, denominator = float(above.mean()), float(below.mean())
-    if not math.isfinite(numerator) or not math.isfinite(denominator):
+    numerator, denominator = (_estimate(each, draw) for each in (above, below))
+    over, under = float(numerator.mean), float(denominator.mean)
+    if not math.isfinite(over) or not math.isfinite(under):
         return undefined("not finite on this data", n)
-    value = 10 * (math.log10(numerator) - math.log10(denominator))
+    value = 10 * (math.log10(over) - math.log10(under))
     if n == 1:
         return Interval(value=value, low=None, high=None, method="one sample has no interval", samples=1)
-    influence = (above / numerator - below / denominator) * (10 / math.log(10))
-    error = float(influence.std(ddof=1)) / math.sqrt(n)
-    return _t(value, error, n - 1, confidence, method="delta method", samples=n)
+    influence = (numerator.influence / over - denominator.influence / under) * (10 / math.log(10))
+    error = float(Estimate(np.zeros(()), influence).error())
+    method = "delta method" if draw is None else f"delta method; {DRAWN}"
+    return _t(value, error, n - 1, confidence, method=method, samples=n)
+
+
+def _estimate(values: Floats, draw: Draw | None) -> Estimate:
+    return draw.estimate(values) if draw is not None else Estimate(values.mean(), values - values.mean())
 
 
 def jackknife(full: float, without: Floats, samples: int) -> Interval:

@@ -96,6 +96,16 @@ def against_labels(variant: Scored, labels: Array) -> dict[str, Floats]:
     return found
 
 
+def uncertainty(reference: Scored) -> Floats | None:
+    """1 - Σ p² of fp32's class probabilities p, (N,): what any small error's KL divergence grows with.
+
+    (To second order it is half the variance, over the classes, of the error of their scores.) None without classes.
+    """
+    if reference.log_probabilities is None:
+        return None
+    return _over_positions(1.0 - np.square(np.exp(reference.log_probabilities)).sum(axis=1))
+
+
 def _flat(values: Floats) -> Floats:
     return values.reshape(len(values), -1)
 

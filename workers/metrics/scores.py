@@ -8,6 +8,7 @@ from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import SweepMode
 from workers.metrics import intervals
+from workers.metrics.draw import Draw
 from workers.metrics.intervals import CONFIDENCE, Floats
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric
@@ -30,14 +31,22 @@ class Scoreboard:
 
     A shard need not hold every variant: a score is over the shards that hold it, a drop over those that hold both.
     ``looks``: how often the intervals are looked at while samples come in. They hold at each look with 95 % confidence,
-    at the price of width (union bound). ``confidence`` is that of all looks together.
+    at the price of width (union bound). ``confidence`` is that of all looks together. ``draw``: the samples were drawn
+    with unequal chances; scores are then of all of its samples, estimated from the shards so far.
     """
 
     def __init__(
-        self, shards: Sequence[ShardResult], metric: TaskMetric, *, looks: int = 1, confidence: float = CONFIDENCE
+        self,
+        shards: Sequence[ShardResult],
+        metric: TaskMetric,
+        *,
+        looks: int = 1,
+        confidence: float = CONFIDENCE,
+        draw: Draw | None = None,
     ) -> None:
         self._shards = shards
         self._metric = metric
+        self._draw = draw
         self._confidence = 1 - (1 - confidence) / looks
         self._rows = [{name: row for row, name in enumerate(each.variants)} for each in shards]
         self._failures: dict[str, str] = {}
@@ -98,9 +107,7 @@ class Scoreboard:
             return self._unmeasured(variant)
         shards = self._holding(variant)
         if self._metric.name == "sqnr":
-            return intervals.sqnr_db(
-                self._of(variant, "signal", shards), self._of(variant, "mse", shards), self._confidence
-            )
+            return self._sqnr(variant, shards)
         if self._metric.measure is not None:
             return self._mean(self._metric.measure, self._of(variant, self._metric.measure, shards))
         full, without = _leaving_out(shards, lambda some: self._compute(variant, some))
@@ -126,7 +133,7 @@ class Scoreboard:
         """In dB: −SQNR against fp32 (which has no noise), else how much more noise than the reference."""
         noise = self._of(variant, "mse", shards)
         if reference == FP32:
-            return _negated(intervals.sqnr_db(self._of(variant, "signal", shards), noise, self._confidence))
+            return _negated(self._sqnr(variant, shards))
         return intervals.sqnr_drop_db(noise, self._of(reference, "mse", shards), self._confidence)
 
     def _measures(self, variant: str) -> dict[str, Interval]:
@@ -137,9 +144,16 @@ class Scoreboard:
         for measure, name in TABLE_NAMES.items():
             if measure in self._shards[shards[0]].measures:
                 found[name] = self._mean(measure, self._of(variant, measure, shards))
-        signal, noise = (self._of(variant, each, shards) for each in ("signal", "mse"))
-        found["sqnr_db"] = intervals.sqnr_db(signal, noise, self._confidence)
+        found["sqnr_db"] = self._sqnr(variant, shards)
         return found
+
+    def _sqnr(self, variant: str, shards: Sequence[int]) -> Interval:
+        signal, noise = (self._of(variant, each, shards) for each in ("signal", "mse"))
+        return intervals.sqnr_db(signal, noise, self._confidence, draw=self._unequal(noise))
+
+    def _unequal(self, values: Floats) -> Draw | None:
+        """How the samples were drawn, where some had better chances and some were not drawn yet."""
+        return self._draw if self._draw is not None and len(values) < self._draw.samples else None
 
     def _unmeasured(self, variant: str) -> Interval:
         return intervals.undefined(f"{variant} was not measured: {self._failures[variant]}", self.samples(variant))
@@ -153,10 +167,15 @@ class Scoreboard:
         return self._metric.corpus.compute(states)
 
     def _mean(self, measure: str, values: Floats) -> Interval:
+        if (draw := self._unequal(values)) is not None:
+            return intervals.drawn_mean(values, draw, self._confidence)
         interval = intervals.proportion if _is_binary(measure, values) else intervals.mean
         return interval(values, self._confidence)
 
     def _mean_drop(self, measure: str, reference: Floats, variant: Floats) -> Interval:
+        if (draw := self._unequal(variant)) is not None:
+            interval = intervals.drawn_mean_drop if measure in BINARY else intervals.drawn_mean
+            return interval(reference - variant, draw, self._confidence)
         if measure not in BINARY:
             # a continuous measure against fp32 is zero only where nothing at all changed: no test would say more
             return intervals.mean(reference - variant, self._confidence)

@@ -20,6 +20,11 @@ class TaskMetric:
     corpus: CorpusMetric | None = None
     needs_labels: bool = False
 
+    @property
+    def is_divergence(self) -> bool:
+        """Whether it is a distance from fp32's output on a continuous scale, rather than a count of answers."""
+        return self.measure in DIVERGENCES
+
     def missing(self, measure: str) -> str:
         """What to say where the data does not give the measure."""
         return (
@@ -27,6 +32,8 @@ class TaskMetric:
             "not give: it wants class scores of shape (N, C) or (N, C, ...), C >= 2 (top5: C > 5), and integer labels"
         )
 
+
+DIVERGENCES = ("mse", "cosine", "kl")
 
 OWN = {
     "top1": ("correct", True, "share of samples", True),

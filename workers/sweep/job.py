@@ -5,13 +5,17 @@ The last opened model and evaluation set stay open in the worker's process, for 
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from service.domain.errors import LeaseLost, SweepFailure
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
-from service.domain.settings import BackendName, Preprocessing, Quantization, SweepMethod, SweepSettings
+from service.domain.settings import BackendName, Preprocessing, Quantization, SweepSettings
+from service.domain.states import UnitKind
 from service.store import units
 from service.store.blobs import BlobStore
 from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SweepRow
@@ -21,11 +25,13 @@ from workers.backends.registry import backend, device_for
 from workers.context import WorkerContext
 from workers.data.binding import Batch, BoundEvaluationSet
 from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
-from workers.engine import racing
 from workers.lease import HeldLease
+from workers.metrics.draw import Draw
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric, resolve_metric
+from workers.sweep import drawing
+from workers.sweep.course import Course
 from workers.sweep.plan import Plan
 
 
@@ -179,11 +185,12 @@ class Job:
         self.context.read_ahead.ahead(self._shard_key(start, stop, size), read)
 
     def _read(self, dataset: BoundEvaluationSet, start: int, stop: int, batch_size: int) -> Sequence[Batch]:
-        return list(dataset.batches(self.plan.order()[start:stop], batch_size))
+        return list(dataset.batches(self.order()[start:stop], batch_size))
 
     def _shard_key(self, start: int, stop: int, batch_size: int) -> Hashable:
         plan = self.plan
-        drawn = (plan.population, plan.samples, plan.seed, start, stop, batch_size)
+        by = "plan" if self._in_planned_order else self.sweep_id
+        drawn = (by, plan.population, plan.samples, plan.seed, start, stop, batch_size)
         return (self.dataset.id, tuple(each.model_dump_json() for each in plan.inputs), drawn)
 
     def metric(self) -> TaskMetric:
@@ -192,10 +199,32 @@ class Job:
         outputs = [each.name for each in plan.outputs]
         return resolve_metric(self.settings.metric, has_labels=plan.has_labels, output_names=outputs)
 
+    @cached_property
+    def course(self) -> Course:
+        """What the sweep's decision goes by."""
+        return Course(self.settings, self.plan, self.metric(), self._drawn[1])
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """Indices of the samples in the order in which the unit's shards take them, (samples,)."""
+        return self._drawn[0]
+
+    @property
+    def _in_planned_order(self) -> bool:
+        return not self.settings.scouts or self.lease.kind is UnitKind.SCOUT
+
+    @cached_property
+    def _drawn(self) -> tuple[npt.NDArray[np.int64], Draw]:
+        if self._in_planned_order:
+            return drawing.planned(self.plan)
+        with self.context.database.read() as session:
+            rows = units.units_of(session, self.sweep_id, UnitKind.SCOUT)
+            found = {row.ordinal: row.result_sha256 for row in rows if row.result_sha256}
+        shards = [ShardResult.from_bytes(self.context.blobs.read(found[each])) for each in sorted(found)]
+        return drawing.scouted(self.plan, shards)
+
     def board(self, shards: Sequence[ShardResult]) -> Scoreboard:
-        """The scores over these shards; those of a race, which are looked at again and again, hold at every look."""
-        racing_ = self.settings.method is SweepMethod.RACING
-        return Scoreboard(shards, self.metric(), looks=len(racing.looks(self.plan.shard_sizes())) if racing_ else 1)
+        """The scores over these shards; those of a race hold at every look."""
+        return self.course.board(shards)
 
 
 def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:

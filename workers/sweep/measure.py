@@ -10,7 +10,7 @@ from service.domain.layers import FP32, Variant, controls
 from service.domain.states import UnitKind
 from workers.backends.protocol import Array, OpenedModel
 from workers.data.binding import Batch
-from workers.metrics.recorder import Recorder
+from workers.metrics.recorder import NotProbabilities, Recorder
 from workers.metrics.shard_result import ShardResult, assemble
 from workers.metrics.task_metric import TaskMetric
 from workers.sweep import reuse
@@ -18,8 +18,11 @@ from workers.sweep.fitting import in_batches_that_fit
 from workers.sweep.job import Job
 from workers.sweep.outcome import Measured
 from workers.sweep.plan import sweep_variants
+from workers.sweep.reference import reference
 
 MIXED_PREFIX = "mixed:"
+HELD_BYTES = 64 * 2**20
+"""Outputs of variants wait for fp32's, with which they are compared, where they take no more room than this."""
 
 
 def run(job: Job) -> Measured:
@@ -38,20 +41,54 @@ def run(job: Job) -> Measured:
 
 
 def _measure(job: Job, metric: TaskMetric, variants: Sequence[Variant], size: int) -> ShardResult:
+    """All variants in one pass, fp32 among them; where that cannot be, fp32 has a pass of its own before."""
     model, batches = job.open_model(), job.shard(size)
     job.read_next_shard()
     model.set_amax(job.amax)
-    reference = fp32_reference(job, model, batches, metric.output)
     targets = [each.targets for each in batches] if job.plan.has_labels else None
-    recorder = Recorder(metric, reference, targets)
-    total = len(variants) * len(batches)
-    for step, done in enumerate(model.evaluate([each.inputs for each in batches], variants)):
-        job.held.checkpoint(step / total)
-        if done.outputs is None:
-            recorder.fail(done.variant.name, done.failure or "it gave no output")
-        else:
-            recorder.add(done.variant.name, done.batch, np.asarray(done.outputs[metric.output]))
+    try:
+        recorder = Recorder(metric, (), targets)
+        _record(job, model, batches, variants, recorder)
+    except (HoldsTooMuch, NotProbabilities):
+        recorder = Recorder(metric, reference(job, model, batches, metric.output), targets)
+        _record(job, model, batches, variants, recorder)
     return recorder.result([each.name for each in variants])
+
+
+class HoldsTooMuch(Exception):
+    """The outputs that wait for fp32's would take too much room."""
+
+
+def _record(
+    job: Job, model: OpenedModel, batches: Sequence[Batch], variants: Sequence[Variant], recorder: Recorder
+) -> None:
+    fp32 = Variant(name=FP32, int8=frozenset())
+    known = any(each.name == FP32 for each in variants)
+    every = variants if known or recorder.refers(0) else [fp32, *variants]
+    total = len(every) * len(batches)
+    waiting: dict[int, list[tuple[str, Array]]] = {}
+    held = 0
+    for step, done in enumerate(model.evaluate([each.inputs for each in batches], every)):
+        job.held.checkpoint(step / total)
+        name, batch = done.variant.name, done.batch
+        if done.outputs is None:
+            if name == FP32:
+                raise SweepFailure(f"the model does not run in fp32: {done.failure}", code="fp32-failed")
+            recorder.fail(name, done.failure or "it gave no output")
+            continue
+        output = np.asarray(done.outputs[recorder.output])
+        if recorder.refers(batch):
+            recorder.add(name, batch, output)
+            continue
+        waiting.setdefault(batch, []).append((name, output))
+        held += output.nbytes
+        if name == FP32:
+            recorder.refer(batch, output)
+            for other, one in waiting.pop(batch):
+                recorder.add(other, batch, one)
+                held -= one.nbytes
+        elif held > HELD_BYTES:
+            raise HoldsTooMuch
 
 
 def variants_of(job: Job) -> tuple[Variant, ...]:
@@ -76,15 +113,3 @@ def mixed_name(fallback: Sequence[str]) -> str:
 def fallback_of(name: str) -> tuple[str, ...]:
     """The fallback layers of the mixed variant with this name."""
     return tuple(name.removeprefix(MIXED_PREFIX).split("\n"))
-
-
-def fp32_reference(job: Job, model: OpenedModel, batches: Sequence[Batch], output: str) -> list[Array]:
-    """The fp32 output that is scored, batch by batch; raises SweepFailure where the model does not run."""
-    fp32 = Variant(name=FP32, int8=frozenset())
-    outputs: dict[int, Array] = {}
-    for done in model.evaluate([each.inputs for each in batches], [fp32]):
-        job.held.checkpoint()
-        if done.outputs is None:
-            raise SweepFailure(f"the model does not run in fp32: {done.failure}", code="fp32-failed")
-        outputs[done.batch] = np.asarray(done.outputs[output])
-    return [outputs[each] for each in range(len(batches))]

@@ -22,7 +22,7 @@ from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.sweep.fitting import in_batches_that_fit
 from workers.sweep.job import Job
-from workers.sweep.measure import fp32_reference
+from workers.sweep.reference import reference
 
 MOST_SAMPLES = 1024
 """Of the sweep's samples, in its order: the file, its variant and fp32 are run on each, the file twice."""
@@ -158,7 +158,7 @@ class _Comparison:
         batches = list(job.open_dataset().batches(indices, self.batch_size))
         model.set_amax(job.amax)
         targets = [each.targets for each in batches] if job.plan.has_labels else None
-        recorder = Recorder(metric, fp32_reference(job, model, batches, metric.output), targets)
+        recorder = Recorder(metric, reference(job, model, batches, metric.output), targets)
         for done in model.evaluate([each.inputs for each in batches], [self.variant]):
             job.held.checkpoint()
             if done.outputs is None:

@@ -66,6 +66,16 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Scouted:
+    """One shard's uncertainties, named by ``content_key``; how many variants and shards of them follow."""
+
+    result: ShardResult
+    content_key: str
+    variants: int
+    shards: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """One shard's per-sample results; ``kind``: measure or verify.
 
@@ -122,7 +132,7 @@ class Reported:
     artifacts: tuple[Artifact, ...]
 
 
-Outcome = Prepared | Counted | Calibrated | Probed | Measured | NextRound | Decided | Reported
+Outcome = Prepared | Counted | Calibrated | Probed | Scouted | Measured | NextRound | Decided | Reported
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ ENVIRONMENT = ("backend", "device", "provider", "machine", "versions")
 def content_key(job: Job, metric: TaskMetric) -> str:
     """The key of the unit's shard, as SHA-256 in hexadecimal."""
     plan, settings, shard = job.plan, job.settings, job.lease.payload
-    indices = plan.order()[shard["start"] : shard["stop"]]
+    indices = job.order()[shard["start"] : shard["stop"]]
     return _digest(
         {
             "model": job.model.sha256,
@@ -50,6 +50,11 @@ def probe_key(job: Job, metric: TaskMetric, layers: Sequence[Layer]) -> str:
     ranges = {layer.id: {edge: job.amax[edge] for edge in layer.activations} for layer in layers}
     options = job.settings.probe.model_dump(mode="json")
     return _digest({"shard": content_key(job, metric), "int8": ranges, "probe": options, "seed": job.settings.seed})
+
+
+def scout_key(job: Job, metric: TaskMetric) -> str:
+    """The key of fp32's uncertainties on the unit's shard, as SHA-256 in hexadecimal."""
+    return _digest({"kind": "scout", "shard": content_key(job, metric)})
 
 
 def calibration_key(job: Job, shard: Shard) -> str:

@@ -15,9 +15,9 @@ from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.lease import HeldLease
-from workers.sweep import calibrate, check, convert, measure, prepare, probe, report, select, table
+from workers.sweep import calibrate, check, convert, measure, prepare, probe, report, scout, select, table
 from workers.sweep.job import Job
-from workers.sweep.outcome import Calibrated, Counted, Measured, Outcome, Probed, Reported
+from workers.sweep.outcome import Calibrated, Counted, Measured, Outcome, Probed, Reported, Scouted
 from workers.sweep.transitions import advance
 from workers.verdicts import give_up
 
@@ -27,6 +27,7 @@ PHASES: dict[UnitKind, Callable[[Job], Outcome]] = {
     UnitKind.PREPARE: prepare.run,
     UnitKind.CALIBRATE: calibrate.run,
     UnitKind.PROBE: probe.run,
+    UnitKind.SCOUT: scout.run,
     UnitKind.MEASURE: measure.run,
     UnitKind.SELECT: select.run,
     UnitKind.VERIFY: measure.run,
@@ -81,6 +82,12 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
         finished = {
             "result": {"found": outcome.found},
             "result_sha256": context.blobs.put(outcome.sums.to_bytes()).sha256,
+            "content_key": outcome.content_key,
+        }
+    if isinstance(outcome, Scouted):
+        finished = {
+            "result": {},
+            "result_sha256": context.blobs.put(outcome.result.to_bytes()).sha256,
             "content_key": outcome.content_key,
         }
     counted = outcome.counted if isinstance(outcome, Calibrated) else outcome

@@ -1,6 +1,7 @@
 """Phase 4: from the measured table to the next question, or to the decision."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from service.domain.errors import SweepFailure
 from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
@@ -9,13 +10,15 @@ from service.domain.settings import SweepMethod, SweepMode
 from service.selection.budget import limit_of
 from service.selection.candidates import Fallback
 from service.selection.decide import Question, next_step
-from service.selection.evidence import Evidence, step
+from service.selection.evidence import Evidence
+from service.selection.evidence import step as step_by_evidence
 from service.selection.ranking import Ranked, rank_layers
 from workers.metrics.scores import Scoreboard, layer_scores
 from workers.metrics.shard_result import ShardResult
 from workers.sweep import evidence, probed, race
+from workers.sweep.course import Course
 from workers.sweep.job import Job
-from workers.sweep.measure import MIXED_PREFIX, fallback_of
+from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
 from workers.sweep.outcome import Decided, NextRound
 from workers.sweep.table import Measurements, measurements
 
@@ -24,25 +27,42 @@ def run(job: Job) -> NextRound | Decided:
     """One step of the decision, from all that is measured so far."""
     done = measurements(job)
     board = job.board(done.shards)
-    _refuse_failures(job, board)
-    if job.settings.method is SweepMethod.RACING:
-        return _raced(job, done.shards, board)
+    _check(job.course, board)
     if job.settings.method.probes:
         return _probed(job, done, board)
-    scores = layer_scores(board, job.settings.mode)
-    known = evidence.of_measurements(job, done, board, scores)
     if job.settings.predicts:
-        return _predicted(job, done, known)
-    ranking = rank_layers(scores, job.settings.mode)
-    question = _question(job, board, ranking, {layer: score.drop for layer, score in scores.items()})
-    answer = next_step(question, _scores(board, _along_the_ranking(job, board, question)))
+        return _predicted(job, done, _evidence(job, done, board))
+    found = step(job.course, done.shards)
+    if isinstance(found, Decided) and job.settings.method is SweepMethod.EXACT:
+        return replace(found, evidence=_evidence(job, done, board))
+    return found
+
+
+def step(course: Course, shards: Sequence[ShardResult]) -> NextRound | Decided:
+    """One step along the ranking, where nothing was probed: from the results of the shards alone."""
+    board = course.board(shards)
+    _check(course, board)
+    mode = course.settings.mode
+    scores = layer_scores(course.board(shards, held=False), mode)
+    sensitivities = {layer: score.drop for layer, score in scores.items()}
+    ranking = rank_layers(scores, mode, divergence=course.metric.is_divergence)
+    question = _question(course, board, ranking, sensitivities)
+    variants = _along_the_ranking(course, board, question)
+    if course.settings.method is SweepMethod.RACING:
+        return race.step(course, shards, question, variants)
+    answer = next_step(question, _scores(board, variants))
     if isinstance(answer, Decision):
-        return Decided(answer, evidence=known)
-    return _lists(job, done, answer)
+        return Decided(answer)
+    names = tuple(mixed_name(each) for each in answer)
+    return NextRound(dict.fromkeys(range(len(shards)), names))
+
+
+def _evidence(job: Job, done: Measurements, board: Scoreboard) -> Evidence:
+    return evidence.of_measurements(job, done, board, layer_scores(board, job.settings.mode))
 
 
 def _predicted(job: Job, done: Measurements, known: Evidence) -> NextRound | Decided:
-    answer = step(known, job.settings.selection_in_force, job.settings.budget)
+    answer = step_by_evidence(known, job.settings.selection_in_force, job.settings.budget)
     return Decided(answer, evidence=known) if isinstance(answer, Decision) else _lists(job, done, answer)
 
 
@@ -55,10 +75,10 @@ def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Deci
         return _layers(job, doubtful)
     known = evidence.of_probes(job, done, board, found, sums)
     if job.settings.predicts:
-        answer = step(known, job.settings.selection_in_force, job.settings.budget)
+        answer = step_by_evidence(known, job.settings.selection_in_force, job.settings.budget)
     else:
-        question = _question(job, board, found.ranking, found.values, most=race.places(len(found.ranking)))
-        answer = next_step(question, _scores(board, _along_the_ranking(job, board, question)))
+        question = _question(job.course, board, found.ranking, found.values)
+        answer = next_step(question, _scores(board, _along_the_ranking(job.course, board, question)))
     if not isinstance(answer, Decision):
         return _lists(job, done, answer)
     # where a list was searched for by prediction, what lies near it was run with it
@@ -86,47 +106,33 @@ def _lists(job: Job, done: Measurements, lists: Sequence[Fallback]) -> NextRound
     return NextRound({shard: variants for shard, variants in missing.items() if variants})
 
 
-def _refuse_failures(job: Job, board: Scoreboard) -> None:
-    if ALL_INT8 in board.failures:
-        raise SweepFailure(_all_int8_failed(job, board.failures), code="all-int8-failed")
+def _check(course: Course, board: Scoreboard) -> None:
+    """The trial before measuring let them pass: on some samples only, layers fail that passed on others."""
     for name, reason in board.failures.items():
         if name.startswith(MIXED_PREFIX):
             raise SweepFailure(f"a mixed-precision variant cannot run: {reason}", code="verification-failed")
-
-
-def _all_int8_failed(job: Job, failures: Mapping[str, str]) -> str:
-    """The trial before measuring let them pass: on some samples only, layers fail that passed on others."""
-    broken = {name.removeprefix(LAYER_PREFIX) for name in failures}
-    names = [each.name for each in job.plan.layers if each.id in broken]
+    if ALL_INT8 not in board.failures:
+        return
+    broken = {name.removeprefix(LAYER_PREFIX) for name in board.failures}
+    names = [each.name for each in course.plan.layers if each.id in broken]
     advice = f"; exclude the layers that fail on some samples: {', '.join(names)}" if names else ""
-    return f"with all layers in int8 the model does not run: {failures[ALL_INT8]}{advice}"
-
-
-def _raced(job: Job, shards: Sequence[ShardResult], board: Scoreboard) -> NextRound | Decided:
-    scores = layer_scores(Scoreboard(shards, job.metric()), job.settings.mode)
-    ranking = rank_layers(scores, job.settings.mode)
-    sensitivities = {layer: score.drop for layer, score in scores.items()}
-    question = _question(job, board, ranking, sensitivities, most=race.places(len(ranking)))
-    return race.step(job, shards, question, _along_the_ranking(job, board, question))
+    raise SweepFailure(
+        f"with all layers in int8 the model does not run: {board.failures[ALL_INT8]}{advice}", code="all-int8-failed"
+    )
 
 
 def _question(
-    job: Job,
-    board: Scoreboard,
-    ranking: tuple[Ranked, ...],
-    sensitivities: Mapping[str, Interval],
-    *,
-    most: int | None = None,
+    course: Course, board: Scoreboard, ranking: tuple[Ranked, ...], sensitivities: Mapping[str, Interval]
 ) -> Question:
-    names = {each.id: each.name for each in job.plan.layers}
-    budget = job.settings.budget
+    names = {each.id: each.name for each in course.plan.layers}
+    budget = course.settings.budget
     return Question(
-        selection=job.settings.selection_in_force,
+        selection=course.settings.selection_in_force,
         limit=limit_of(budget, board.score(FP32).metric) if budget is not None else None,
         ranking=ranking,
         sensitivities=dict(sensitivities),
         names={each.layer_id: names[each.layer_id] for each in ranking},
-        most=most,
+        most=None if course.settings.method is SweepMethod.EXACT else race.places(len(ranking)),
     )
 
 
@@ -134,10 +140,10 @@ def _scores(board: Scoreboard, variants: Mapping[Fallback, str]) -> dict[Fallbac
     return {fallback: board.score(name) for fallback, name in variants.items()}
 
 
-def _along_the_ranking(job: Job, board: Scoreboard, question: Question) -> dict[Fallback, str]:
+def _along_the_ranking(course: Course, board: Scoreboard, question: Question) -> dict[Fallback, str]:
     """Fallback list → the variant that shows it: the controls and lone layers of the table, and verified lists."""
     every = tuple(each.layer_id for each in question.ranking)
     found = {(): ALL_INT8, every: FP32}
-    if job.settings.mode is SweepMode.ONE_OFF:
+    if course.settings.mode is SweepMode.ONE_OFF:
         found |= {(layer,): LAYER_PREFIX + layer for layer in every}
     return found | {fallback_of(name): name for name in board.variants if name.startswith(MIXED_PREFIX)}

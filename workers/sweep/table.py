@@ -10,10 +10,10 @@ from service.domain.layers import CONTROLS, LAYER_PREFIX, Layer
 from service.domain.results import LayerResult
 from service.domain.settings import SweepMethod
 from service.domain.states import UnitKind, UnitState
-from service.selection.ranking import Ranked, is_significant, rank_layers
+from service.selection.ranking import Ranked, is_sensitive, rank_layers
 from service.store import units
 from service.store.tables import LayerRow, ScoreRow, SweepRow
-from workers.metrics.scores import Scoreboard, layer_scores
+from workers.metrics.scores import layer_scores
 from workers.metrics.shard_result import ShardResult, merge
 from workers.sweep.job import Job
 from workers.sweep.outcome import Decided, Measured, NextRound, Outcome, Probed, Table
@@ -78,7 +78,9 @@ def measurements(job: Job, own: ShardResult | None = None) -> Measurements:
 
 def _ranking(job: Job, shards: Sequence[ShardResult]) -> tuple[Ranked, ...]:
     """The layers' order, by the intervals of one look: what all samples would be ranked by."""
-    return rank_layers(layer_scores(Scoreboard(shards, job.metric()), job.settings.mode), job.settings.mode)
+    mode = job.settings.mode
+    scores = layer_scores(job.course.board(shards, held=False), mode)
+    return rank_layers(scores, mode, divergence=job.metric().is_divergence)
 
 
 def make(job: Job, done: Measurements, probes: ProbedShards, stopped: Mapping[str, str]) -> Table:
@@ -91,6 +93,7 @@ def make(job: Job, done: Measurements, probes: ProbedShards, stopped: Mapping[st
     scores = layer_scores(board, job.settings.mode)
     found = None if probes.sums is None else known(probes.sums, board, metric=job.metric().name)
     ranking = _ranking(job, done.shards) if found is None else found.ranking
+    divergence = job.metric().is_divergence
     ranks = {each.layer_id: place for place, each in enumerate(ranking, start=1)}
 
     def row(layer: Layer) -> LayerResult:
@@ -105,7 +108,7 @@ def make(job: Job, done: Measurements, probes: ProbedShards, stopped: Mapping[st
             state=state,
             reason=reason,
             rank=ranks.get(layer.id),
-            significant=is_significant(score.drop) if score else None,
+            significant=is_sensitive(score, job.settings.mode, divergence=divergence) if score else None,
             amax={edge: amax[edge] for edge in layer.activations if edge in amax},
             statistics=statistics.get(layer.id),
             stopped=stopped.get(layer.id),

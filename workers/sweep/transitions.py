@@ -27,6 +27,7 @@ from workers.sweep.outcome import (
     Prepared,
     Probed,
     Reported,
+    Scouted,
 )
 from workers.sweep.plan import CONTROLS_ROUND, MERGE_ROUND, Plan, layer_groups
 
@@ -51,6 +52,10 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             sweep.warnings = [*sweep.warnings, *outcome.warnings]
             controls = _shard_units(sweep, UnitKind.MEASURE, _searched(sweep), evaluations=len(CONTROLS))
             return _queue(session, sweep, Phase.MEASURE, controls)
+        case Scouted():
+            if _still_open(session, sweep.id, UnitKind.SCOUT):
+                return 0
+            return _measure(session, sweep, shards=outcome.shards, variants=outcome.variants)
         case Measured():
             kind = UnitKind(outcome.kind)
             if _still_open(session, sweep.id, kind):
@@ -93,13 +98,20 @@ def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
     statistics = {layer: each.model_dump(mode="json") for layer, each in outcome.statistics.items()}
     sweep.amax = {"amax": outcome.amax, "failed": outcome.failed, "statistics": statistics}
     sweep.warnings = [*sweep.warnings, *outcome.warnings]
-    if SweepSettings.model_validate(sweep.settings).method.probes:
+    settings = SweepSettings.model_validate(sweep.settings)
+    if settings.method.probes:
         units = _shard_units(sweep, UnitKind.PROBE, _searched(sweep), evaluations=PROBE_COST)
         return _queue(session, sweep, Phase.PROBE, units)
+    if settings.scouts:
+        units = _shard_units(sweep, UnitKind.SCOUT, sweep.plan["shards"], evaluations=1)
+        return _queue(session, sweep, Phase.SCOUT, units)
     if outcome.groups:
         return _queue(session, sweep, Phase.MEASURE, _group_units(sweep, UnitKind.MEASURE, outcome.groups))
-    shards = _searched(sweep)[: outcome.shards]
-    units = _shard_units(sweep, UnitKind.MEASURE, shards, evaluations=outcome.variants)
+    return _measure(session, sweep, shards=outcome.shards, variants=outcome.variants)
+
+
+def _measure(session: Session, sweep: SweepRow, *, shards: int, variants: int) -> int:
+    units = _shard_units(sweep, UnitKind.MEASURE, _searched(sweep)[:shards], evaluations=variants)
     return _queue(session, sweep, Phase.MEASURE, units)
 
 
