@@ -25,7 +25,7 @@ from workers.sweep.measure import mixed_name
 from workers.sweep.outcome import Decided, NextRound
 from workers.sweep.standings import Standings, continuous_of, tests
 
-LIST_SAMPLES = 256
+LIST_SAMPLES = 128
 """Without a budget nothing hangs on what the list itself is measured as: it is, up to the first look at so many."""
 ALTERNATIVES = 4
 """At most so many lists are measured for one that is too short; more cost more than to go on with the layers."""
@@ -168,11 +168,12 @@ class _Race:
         return [LAYER_PREFIX + each for each in found]
 
     def _ties(self) -> tuple[tuple[str, ...], ...]:
-        """Each layer of the list with those left out that all samples might have put before it."""
+        """Each layer of the list with those left out that are its ties."""
         if not self._for_ties:
             return ()
         length = places(len(self._order))
-        apart = self._standings.apart(length)
+        sides = self._standings.sides(length)
+        apart = self._standings.apart(length) | (sides[:length, None] != 0) | (sides[None, length:] != 0)
         total = self._course.plan.samples
         exact = [self._board.samples(LAYER_PREFIX + each) >= total for each in self._order]
         found = []

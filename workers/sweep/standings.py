@@ -85,9 +85,9 @@ class Standings:
         return self._before[:length, length:]
 
     def apart_or_tied(self, length: int) -> racing.Bools:
-        """The same, or the exact sweep's intervals would surely not tell that the second is the more sensitive."""
-        tied = self._race.not_told_below()[np.ix_(self._of_order, self._of_order)]
-        return (self._before | tied)[:length, length:]
+        """The same, or the exact sweep's own intervals of the two surely overlap."""
+        either = self._race.not_told_below()[np.ix_(self._of_order, self._of_order)]
+        return (self._before | (either & either.T))[:length, length:]
 
     def possible(self, length: int, most: int) -> list[frozenset[str]] | None:
         """The sets that the first so many layers can be, by what is sure; None where they are more than ``most``."""
