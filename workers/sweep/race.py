@@ -157,8 +157,8 @@ class _Race:
         found = [layer for layer, side in sides.items() if side == 0]
         if self._for_ties:
             length = places(len(self._order))
-            apart = self._standings.apart_or_tied(length)
-            open_ = np.concatenate([~apart.all(axis=1), ~apart.all(axis=0)])
+            settled = self._standings.apart_or_tied(length)
+            open_ = np.concatenate([~settled.all(axis=1), ~settled.all(axis=0)])
             noise = self._mode is SweepMode.ONE_OFF
             significant = self._standings.significant()
             unknown = [noise and place < length and significant[place] == 0 for place in range(len(self._order))]
@@ -172,8 +172,7 @@ class _Race:
         if not self._for_ties:
             return ()
         length = places(len(self._order))
-        sides = self._standings.sides(length)
-        apart = self._standings.apart(length) | (sides[:length, None] != 0) | (sides[None, length:] != 0)
+        apart = self._standings.apart(length)
         total = self._course.plan.samples
         exact = [self._board.samples(LAYER_PREFIX + each) >= total for each in self._order]
         found = []
