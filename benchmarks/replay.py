@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engine import CALIBRATION_SAMPLES, Stopwatch
+from benchmarks.engine import CALIBRATION_SAMPLES, Stopwatch, evaluated
 from benchmarks.networks import Network, batches_of
 from service.domain.layers import ALL_INT8, FP32, FP32_REPEATED, Variant, controls
 from service.domain.results import Decision
@@ -22,12 +22,14 @@ from tests.workers.backends.ranges import calibrated
 from workers.backends.protocol import OpenSettings
 from workers.backends.torch_fake_quant import TorchBackend, TorchModel
 from workers.engine import racing
-from workers.metrics.draw import Draw
+from workers.metrics.draw import Floats
+from workers.metrics.per_sample import is_distribution, scored, uncertainty
 from workers.metrics.recorder import Recorder
 from workers.metrics.shard_result import ShardResult, merge
 from workers.metrics.task_metric import TaskMetric, resolve_metric
-from workers.sweep import select
+from workers.sweep import drawing, select
 from workers.sweep.course import Course
+from workers.sweep.drawing import UNCERTAINTY
 from workers.sweep.measure import MIXED_PREFIX, fallback_of
 from workers.sweep.outcome import Decided
 from workers.sweep.plan import Plan, layer_variants, shards_of, sweep_variants
@@ -56,8 +58,9 @@ class Table:
     inputs: Any
     labels: Any | None
     measured: ShardResult
+    uncertainty: Floats
     shares: dict[str, float]
-    lists: dict[str, ShardResult] = field(default_factory=dict)
+    lists: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, network: Network, inputs: Any, labels: Any | None) -> "Table":
@@ -68,7 +71,8 @@ class Table:
         calibrated(model, {name: network.calibration_samples(32 * CALIBRATION_SAMPLES)})
         shares = suffix_shares(model, batches_of(model, inputs[: 16 * BATCH], BATCH))
         variants = (*controls(each.id for each in model.facts.layers), *layer_variants(model.facts.layers, MODE))
-        return cls(network, model, inputs, labels, measure(model, inputs, labels, variants), shares)
+        measured = measure(model, inputs, labels, variants)
+        return cls(network, model, inputs, labels, measured, unsure(model, inputs), shares)
 
     def exact(self, **settings: Any) -> Replayed:
         """The exact sweep."""
@@ -82,12 +86,16 @@ class Table:
         settings = SweepSettings(model="", dataset="", mode=MODE, method=method, seed=seed, **asked)
         plan = self._plan(settings)
         metric = self._metric(settings)
-        order, draw = plan.order(), Draw.equal(plan.samples)
+        order, draw = drawing.planned(plan)
+        cost = 0.0
+        if settings.scouts:
+            order, draw = drawing.scouted(plan, [ShardResult((FP32,), {UNCERTAINTY: self.uncertainty[None, order]})])
+            cost = 1.0 * plan.samples
         course = Course(settings, plan, metric, draw)
         every = tuple(each.name for each in sweep_variants(plan.layers, MODE))
         first = len(plan.shards) if method is SweepMethod.EXACT else racing.looks(plan.shard_sizes())[0]
         shards = [self._shard(order[each.start : each.stop], every) for each in plan.shards[:first]]
-        cost = sum(each.samples * self._cost(every) for each in shards)
+        cost += sum(each.samples * self._cost(every) for each in shards)
         while not isinstance(outcome := select.step(course, shards), Decided):
             for ordinal, names in sorted(outcome.variants.items()):
                 shard = plan.shards[ordinal]
@@ -121,22 +129,27 @@ class Table:
         return resolve_metric(settings.metric, has_labels=self.labels is not None, output_names=names)
 
     def _shard(self, samples: Any, names: Sequence[str]) -> ShardResult:
-        rows = {name: (self.measured, row) for row, name in enumerate(self.measured.variants)}
-        for name in names:
-            if name not in rows:
-                rows[name] = (self._list(name), 0)
+        rows = {name: row for row, name in enumerate(self.measured.variants)}
         measures = {
-            each: np.stack([rows[name][0].measures[each][rows[name][1]][samples] for name in names])
-            for each in self.measured.measures
+            each: np.stack(
+                [found[rows[name]][samples] if name in rows else self._list(name, samples)[each] for name in names]
+            )
+            for each, found in self.measured.measures.items()
         }
         return ShardResult(tuple(names), measures)
 
-    def _list(self, name: str) -> ShardResult:
-        if name not in self.lists:
+    def _list(self, name: str, samples: Any) -> dict[str, Floats]:
+        """Each measure of a list on these samples; measured where no race has asked for it yet."""
+        blank = {each: np.full(len(self.inputs), np.nan) for each in self.measured.measures}
+        known = self.lists.setdefault(name, blank)
+        missing = samples[np.isnan(known["mse"][samples])]
+        if len(missing):
             int8 = frozenset(self.shares) - frozenset(fallback_of(name))
-            result = measure(self.model, self.inputs, self.labels, [FLOAT, Variant(name=name, int8=int8)])
-            self.lists[name] = ShardResult((name,), {key: rows[1:] for key, rows in result.measures.items()})
-        return self.lists[name]
+            labels = None if self.labels is None else self.labels[missing]
+            result = measure(self.model, self.inputs[missing], labels, [FLOAT, Variant(name=name, int8=int8)])
+            for each, found in result.measures.items():
+                known[each][missing] = found[1]
+        return {each: found[samples] for each, found in known.items()}
 
     def _cost(self, names: Sequence[str]) -> float:
         """Of one sample, in fp32 evaluations."""
@@ -170,6 +183,15 @@ def measure(model: TorchModel, inputs: Any, labels: Any | None, variants: Sequen
         assert done.outputs is not None, done.failure
         recorder.add(done.variant.name, done.batch, np.asarray(done.outputs[output]))
     return recorder.result([each.name for each in variants])
+
+
+def unsure(model: TorchModel, inputs: Any) -> Floats:
+    """How unsure fp32 is of each sample, (N,)."""
+    outputs = evaluated(model, batches_of(model, inputs, BATCH), [FLOAT])
+    rows = np.concatenate([outputs[FP32, batch] for batch in range(len(outputs))])
+    found = uncertainty(scored(rows, distribution=is_distribution(rows)))
+    assert found is not None
+    return found
 
 
 def suffix_shares(model: TorchModel, batches: Sequence[Any]) -> dict[str, float]:

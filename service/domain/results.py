@@ -175,8 +175,8 @@ class Decision(Frozen):
     ``error_rate``: of a racing sweep, the probability at most, over the random order of the samples, that the exact
     sweep of the same samples would have given a list of other layers, but for ``ties``. It holds for counts of answers
     at any size; for other measures it rests on means of at least 64 differences being near normal. ``ties``: a layer of
-    the list (id), and after it those left out that the exact sweep might have put in its place, where its own
-    intervals of the two overlap.
+    the list (id), and after it those left out that the exact sweep might have put in its place, for its own 95 %
+    intervals of the two overlap: that they do is as sure. Only without a budget, and by a divergence from fp32.
     """
 
     status: Literal["met", "not_met", "undecidable", "no_budget"]

@@ -25,7 +25,7 @@ from workers.sweep.measure import mixed_name
 from workers.sweep.outcome import Decided, NextRound
 from workers.sweep.standings import Standings, continuous_of, tests
 
-LIST_SAMPLES = 256
+LIST_SAMPLES = 128
 """Without a budget nothing hangs on what the list itself is measured as: it is, up to the first look at so many."""
 ALTERNATIVES = 4
 """At most so many lists are measured for one that is too short; more cost more than to go on with the layers."""
@@ -157,8 +157,8 @@ class _Race:
         found = [layer for layer, side in sides.items() if side == 0]
         if self._for_ties:
             length = places(len(self._order))
-            apart = self._standings.apart_or_tied(length)
-            open_ = np.concatenate([~apart.all(axis=1), ~apart.all(axis=0)])
+            settled = self._standings.apart_or_tied(length)
+            open_ = np.concatenate([~settled.all(axis=1), ~settled.all(axis=0)])
             noise = self._mode is SweepMode.ONE_OFF
             significant = self._standings.significant()
             unknown = [noise and place < length and significant[place] == 0 for place in range(len(self._order))]
@@ -168,7 +168,7 @@ class _Race:
         return [LAYER_PREFIX + each for each in found]
 
     def _ties(self) -> tuple[tuple[str, ...], ...]:
-        """Each layer of the list with those left out that all samples might have put before it."""
+        """Each layer of the list with those left out that are its ties."""
         if not self._for_ties:
             return ()
         length = places(len(self._order))

@@ -81,13 +81,16 @@ class Standings:
         return racing.sides(self._before, length)
 
     def apart(self, length: int) -> racing.Bools:
-        """Of each of the first ``length`` layers (rows) and each other: whether their order is sure."""
-        return self._before[:length, length:]
+        """Of each of the first ``length`` layers (rows) and each other: whether they are surely not to be swapped."""
+        sides = self.sides(length)
+        # who is surely first or surely not needs no order among the others
+        known = (sides[:length, None] != 0) | (sides[None, length:] != 0)
+        return self._before[:length, length:] | known
 
     def apart_or_tied(self, length: int) -> racing.Bools:
-        """The same, or the exact sweep's intervals would surely not tell that the second is the more sensitive."""
-        tied = self._race.not_told_below()[np.ix_(self._of_order, self._of_order)]
-        return (self._before | tied)[:length, length:]
+        """The same, or the exact sweep's own intervals of the two surely overlap."""
+        either = self._race.not_told_below()[np.ix_(self._of_order, self._of_order)]
+        return self.apart(length) | (either & either.T)[:length, length:]
 
     def possible(self, length: int, most: int) -> list[frozenset[str]] | None:
         """The sets that the first so many layers can be, by what is sure; None where they are more than ``most``."""
