@@ -58,8 +58,13 @@ class Boundary(Frozen):
 class Group(Frozen):
     """Layers (ids) that share one precision, and why.
 
-    ``shared_input``: they read the same tensor (Q, K and V of attention). ``residual_add``: the inputs of one addition.
-    ``concat``: branches of one concatenation, which an engine gives one scale. ``user``: asked for by a pattern.
+    ``residual_add``: an addition and the layer that it is fused with. ``concat``: branches of one concatenation.
+    ``shared_input``: they read the same tensor (Q, K and V of attention). ``user``: asked for by a pattern.
+
+    A graph with Q/DQ runs whichever way it is cut; the first two are what an int8 kernel takes (TensorRT developer
+    guide, "Explicit quantization", "Q/DQ layer-placement recommendations"): a convolution in float cannot take the
+    addition into an int8 kernel, and a concatenation is int8 only where all of its inputs are, by one scale. Sharing
+    an input is merely sensible: one quantizer serves all readers, and products of one precision can be one product.
     """
 
     name: str
