@@ -72,10 +72,32 @@ class Group(Frozen):
     reason: Literal["shared_input", "residual_add", "concat", "user"]
 
 
+class TimedGraph(Frozen):
+    """One whole graph as it ran with its layers in ``precision``, and where its time went.
+
+    ``wall``: seconds per sample. Shares of that: ``layers`` in kernels that compute layers, ``conversions`` in
+    quantize and dequantize kernels, ``other``: operator → in kernels that are no layer's, ``outside`` in none.
+    """
+
+    precision: Precision
+    wall: Interval
+    layers: float
+    conversions: float
+    other: Mapping[str, float]
+    outside: float
+
+
 class CostModel(Frozen):
-    """All layers' costs, the boundaries between them, and the groups. ``measured_on``: the device of the latencies."""
+    """All layers' costs, the boundaries between them, and the groups.
+
+    Where latencies were measured: ``measured_on``, the device and how it was used; ``batch_size``, the samples of each
+    run; ``timed``, the graphs that ran. ``notes``: what is not known or not as it seems, in sentences.
+    """
 
     layers: tuple[LayerCost, ...]
     boundaries: tuple[Boundary, ...] = ()
     groups: tuple[Group, ...] = ()
     measured_on: str | None = None
+    batch_size: int | None = None
+    timed: tuple[TimedGraph, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from workers.models.onnx_libraries import register
 MICROSECOND = 1e-6
 KERNEL = "_kernel_time"
 RUN = "model_run"
+FEWEST_RUNS = 6
+"""The fewest of which a median has a 95 % interval."""
 LARGEST_INSIDE = "1024"
 """Bytes: larger initializers of the optimized graph are written beside it, and never read."""
 
@@ -50,11 +53,16 @@ class GraphToTime:
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """``runs`` are counted, after ``warm_up`` that are not. ``threads`` None: one for each processor of this process."""
+    """``runs`` are counted, after ``warm_up`` that are not, of every graph.
+
+    Past ``most_seconds`` no run is added beyond ``FEWEST_RUNS``. ``threads`` None: one for each processor of this
+    process.
+    """
 
     device: str = "cpu"
     runs: int = 30
     warm_up: int = 5
+    most_seconds: float = 120.0
     threads: int | None = None
     libraries: tuple[Path, ...] = ()
 
@@ -72,7 +80,11 @@ def profiles(
         sessions = {
             key: _session(graph, folder / str(index), settings) for index, (key, graph) in enumerate(graphs.items())
         }
-        for _ in range(settings.warm_up + settings.runs):
+        started = time.monotonic()
+        for index in range(settings.warm_up + settings.runs):
+            late = time.monotonic() - started > settings.most_seconds
+            if late and index >= settings.warm_up + FEWEST_RUNS:
+                break
             for session in sessions.values():
                 session.run(None, dict(feeds))
         return {
@@ -138,8 +150,8 @@ class Run:
 def runs_of(events: Iterable[Mapping[str, Any]]) -> list[Run]:
     """The runs in a profile of ONNX Runtime, in order.
 
-    On the CPU a node's event is its time. On a GPU it is only that of the launch: there the times are those of the GPU's
-    own events, each of which names the node's event (``parent_name``). Raises Unavailable where there are none.
+    On the CPU a node's event is its time. On a GPU it is only that of the launch: there the times are those of the
+    GPU's own events, each of which names the node's event (``parent_name``). Raises Unavailable where there are none.
     """
     events = list(events)
     on_gpu = {_node(event["args"]["parent_name"]) for event in events if _is_gpu_kernel(event)}

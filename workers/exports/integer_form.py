@@ -41,13 +41,21 @@ class IntegerForm:
 
 
 def tensors_behind(graph: onnx.GraphProto, found: Sequence[Found]) -> tuple[str, ...]:
-    """What the layers give that need a quantizer behind them, past the activation function that goes with each."""
+    """What the layers give that need a quantizer behind them, past the activation function that goes with each.
+
+    An addition needs one only where both of its operands are quantized: else it runs in floating point all the same.
+    """
     readers = count_readers(graph)
     only_reader = {name: node for node in graph.node for name in node.input if readers[name] == 1}
-    layers = {each.node for each in found}
-    tensors = []
+    layers = {each.node: each for each in found}
+    tensors: list[str] = []
     for node in graph.node:
         if node.name in layers and node.op_type in NEEDS_QUANTIZER_BEHIND:
+            operands = layers[node.name].operands
+            if node.op_type == "Add" and any(
+                index not in operands and name not in tensors for index, name in enumerate(node.input)
+            ):
+                continue
             following = only_reader.get(node.output[0])
             absorbed = following is not None and following.op_type in ABSORBED and following.input[0] == node.output[0]
             tensors.append(following.output[0] if following is not None and absorbed else node.output[0])
@@ -107,7 +115,7 @@ class _Form:
             return True
         if maker.op_type == "Clip":
             low = self._constants.value(maker.input[1]) if len(maker.input) > 1 and maker.input[1] else None
-            return low is not None and bool(low >= 0)
+            return low is not None and float(low.item()) >= 0
         joined = [name for name in maker.input if name not in self._constants]
         return maker.op_type in JOINS | MOVES and all(self._unsigned(name) for name in joined)
 

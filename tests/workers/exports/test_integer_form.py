@@ -51,10 +51,10 @@ def filled(path: Path) -> Path:
     return path
 
 
-def made(folder: Path, body: str, **options: tuple[str, ...]) -> IntegerForm:
+def made(folder: Path, body: str, fallback: tuple[str, ...] = ()) -> IntegerForm:
     program, found = opened(filled(saved(folder, body)))
     behind = dict.fromkeys(tensors_behind(program.skeleton.graph, found), 6.0)
-    return integer_form(export_qdq(program, found, ranges(found), **options), found, behind)
+    return integer_form(export_qdq(program, found, ranges(found), fallback=fallback), found, behind)
 
 
 def kernels(folder: Path, form: IntegerForm) -> Counter[str]:
