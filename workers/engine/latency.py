@@ -92,28 +92,29 @@ def in_floating_point(runs: TimedRuns) -> tuple[str, ...]:
 
 
 def timed_graph(runs: TimedRuns) -> TimedGraph:
-    """Where the time went, by the medians of each kernel."""
-    wall = median(runs.wall / runs.samples)
-    total = float(np.median(runs.wall))
-    spent: dict[str, float] = defaultdict(float)
+    """Where the time went, over all runs together.
+
+    Where something else takes the processor now and then, it is charged to whichever kernel was running: the shares add
+    up, while medians of kernels, which hardly see it, add up to less than the median of whole runs.
+    """
+    total = float(runs.wall.sum())
+    layers = conversions = 0.0
     other: dict[str, float] = defaultdict(float)
     for kernel in runs.kernels:
-        share = float(np.median(kernel.seconds)) / total
+        share = float(kernel.seconds.sum()) / total
         if kernel.layers:
-            spent["layers"] += share
+            layers += share
         elif kernel.converts:
-            spent["conversions"] += share
+            conversions += share
         else:
             other[kernel.operator] += share
-    layers, conversions = spent["layers"], spent["conversions"]
     return TimedGraph(
         precision=runs.precision,
-        wall=wall,
+        wall=median(runs.wall / runs.samples),
         layers=layers,
         conversions=conversions,
         other=dict(sorted(other.items(), key=lambda each: -each[1])),
-        # medians of parts may add up to a little more than the median of the whole
-        outside=max(0.0, 1.0 - layers - conversions - sum(other.values())),
+        outside=1.0 - layers - conversions - sum(other.values()),
     )
 
 

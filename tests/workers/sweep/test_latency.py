@@ -1,0 +1,133 @@
+"""Measured costs of real networks: every layer has a number, and the numbers fit the whole runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.domain.costs import CostModel, Precision
+from tests.real_data import RESNET20, TRANSFORMER, needs_data
+from workers.backends.onnx_profiling import ProfileSettings
+from workers.backends.onnx_reading import ReadModel, read_model
+from workers.backends.onnxruntime import OnnxModel
+from workers.backends.protocol import OpenSettings
+from workers.sweep.latency import ONLY_ON_CUDA, measured_costs
+
+DIGITS = Path(__file__).parents[3] / "examples" / "digits"
+QUICK = ProfileSettings(runs=8, warm_up=2, threads=1)
+BATCH = 8
+
+
+def opened(path: Path, samples: Path) -> tuple[ReadModel, CostModel, dict[str, float], dict[str, np.ndarray]]:
+    """The model, its costs, its ranges and a batch."""
+    read = read_model(path, OpenSettings())
+    model = OnnxModel(read, OpenSettings())
+    inputs = np.load(samples)["inputs" if "inputs" in np.load(samples) else "images"][:BATCH].astype(np.float32)
+    amax: dict[str, float] = {}
+    batch = {model.facts.inputs[0].name: inputs}
+    model.observe([batch], lambda edge, tensor: amax.__setitem__(edge, float(np.abs(tensor).max())))
+    return read, model.facts.costs, amax, batch
+
+
+def named(read: ReadModel) -> dict[str, str]:
+    return {each.layer.id: each.layer.name for each in read.found}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[ReadModel, CostModel]:
+    read, costs, amax, batch = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
+    return read, measured_costs(read, costs, amax, batch, settings=QUICK)
+
+
+def test_every_layer_has_a_latency_in_int8_and_in_fp32(digits) -> None:
+    read, found = digits
+    for cost in found.layers:
+        assert set(cost.latency) == {Precision.FP32, Precision.INT8}
+        for each in cost.latency.values():
+            assert each.value is not None
+            assert each.low <= each.value <= each.high
+            assert each.samples == QUICK.runs
+
+
+def test_all_layers_of_a_convolutional_network_have_integer_kernels(digits) -> None:
+    _, found = digits
+    assert not any("floating point" in cost.latency[Precision.INT8].method for cost in found.layers)
+    assert found.notes == (ONLY_ON_CUDA,)
+
+
+def test_every_boundary_has_the_time_of_a_conversion(digits) -> None:
+    _, found = digits
+    assert all(each.latency is not None and each.latency > 0 for each in found.boundaries)
+
+
+def test_layers_are_most_of_the_time_and_no_more_than_all(digits) -> None:
+    _, found = digits
+    assert [each.precision for each in found.timed] == [Precision.FP32, Precision.INT8]
+    for graph in found.timed:
+        assert graph.layers + graph.conversions + sum(graph.other.values()) + graph.outside == pytest.approx(1.0)
+        assert graph.outside >= 0
+        assert graph.layers > 0.4
+        told = sum(cost.latency[graph.precision].value for cost in found.layers)
+        assert told < 1.2 * graph.wall.value  # a median of sums is no sum of medians
+
+
+def test_the_device_and_the_batch_are_named(digits) -> None:
+    _, found = digits
+    assert found.batch_size == BATCH
+    assert "1 threads" in found.measured_on
+    assert "ONNX Runtime" in found.measured_on
+
+
+def test_groups_sizes_and_macs_stay_what_they_were(digits) -> None:
+    _, costs, _, _ = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
+    _, found = digits
+    assert found.groups == costs.groups
+    assert [each.model_copy(update={"latency": {}}) for each in found.layers] == list(costs.layers)
+    assert [each.model_copy(update={"latency": None}) for each in found.boundaries] == list(costs.boundaries)
+
+
+def test_layers_that_cannot_be_int8_are_timed_in_floating_point() -> None:
+    read, costs, amax, batch = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
+    found = measured_costs(read, costs, amax, batch, settings=QUICK, floating={"stem"})
+    latency = {each.layer: each.latency[Precision.INT8].method for each in found.layers}
+    assert "in floating point" in latency["stem"]
+    assert "in floating point" not in latency["classifier"]
+    assert any("1 of 19 layers" in note for note in found.notes)
+
+
+def test_a_provider_that_does_not_run_leaves_a_note_and_the_costs_as_they_were() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has a GPU")
+    read, costs, amax, batch = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
+    found = measured_costs(read, costs, amax, batch, settings=ProfileSettings(device="cuda:0", runs=1, warm_up=0))
+    assert found.layers == costs.layers
+    assert "no latency was measured: ONNX Runtime cannot use CUDAExecutionProvider" in found.notes[0]
+
+
+@needs_data
+def test_the_residual_network_is_attributed_to_its_layers() -> None:
+    read, costs, amax, batch = opened(RESNET20.file("onnxruntime"), RESNET20.calibration)
+    found = measured_costs(read, costs, amax, batch, settings=QUICK)
+    names = named(read)
+    methods = {names[each.layer]: each.latency for each in found.layers}
+    assert all(each.value is not None for latency in methods.values() for each in latency.values())
+    assert not any("floating point" in latency[Precision.INT8].method for latency in methods.values())
+    assert all(graph.layers > 0.7 for graph in found.timed)
+    macs = {names[each.layer]: each.macs for each in found.layers}
+    heavy = [name for name, count in macs.items() if (count or 0) > 1e6]
+    whole = sum(latency[Precision.FP32].value for latency in methods.values())
+    assert sum(methods[name][Precision.FP32].value for name in heavy) > 0.8 * whole
+
+
+@needs_data
+def test_the_transformer_says_what_is_fused_and_what_stays_in_floating_point() -> None:
+    read, costs, amax, batch = opened(TRANSFORMER.file("onnxruntime"), TRANSFORMER.calibration)
+    found = measured_costs(read, costs, amax, batch, settings=QUICK)
+    names = named(read)
+    latency = {names[each.layer]: each.latency for each in found.layers}
+    assert all(each.value is not None for one in latency.values() for each in one.values())
+    assert "LayerNormalization" in latency["b.0.add"][Precision.FP32].method
+    assert "in floating point" in latency["b.0.add"][Precision.INT8].method
+    assert "in floating point" not in latency["b.0.q"][Precision.INT8].method
+    assert all(graph.other for graph in found.timed)
