@@ -34,14 +34,13 @@ def named(read: ReadModel) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[ReadModel, CostModel]:
+def digits() -> CostModel:
     read, costs, amax, batch = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
-    return read, measured_costs(read, costs, amax, batch, settings=QUICK)
+    return measured_costs(read, costs, amax, batch, settings=QUICK)
 
 
 def test_every_layer_has_a_latency_in_int8_and_in_fp32(digits) -> None:
-    read, found = digits
-    for cost in found.layers:
+    for cost in digits.layers:
         assert set(cost.latency) == {Precision.FP32, Precision.INT8}
         for each in cost.latency.values():
             assert each.value is not None
@@ -50,40 +49,35 @@ def test_every_layer_has_a_latency_in_int8_and_in_fp32(digits) -> None:
 
 
 def test_all_layers_of_a_convolutional_network_have_integer_kernels(digits) -> None:
-    _, found = digits
-    assert not any("floating point" in cost.latency[Precision.INT8].method for cost in found.layers)
-    assert found.notes == (ONLY_ON_CUDA,)
+    assert not any("floating point" in cost.latency[Precision.INT8].method for cost in digits.layers)
+    assert digits.notes == (ONLY_ON_CUDA,)
 
 
 def test_every_boundary_has_the_time_of_a_conversion(digits) -> None:
-    _, found = digits
-    assert all(each.latency is not None and each.latency > 0 for each in found.boundaries)
+    assert all(each.latency is not None and each.latency > 0 for each in digits.boundaries)
 
 
 def test_layers_are_most_of_the_time_and_no_more_than_all(digits) -> None:
-    _, found = digits
-    assert [each.precision for each in found.timed] == [Precision.FP32, Precision.INT8]
-    for graph in found.timed:
+    assert [each.precision for each in digits.timed] == [Precision.FP32, Precision.INT8]
+    for graph in digits.timed:
         assert graph.layers + graph.conversions + sum(graph.other.values()) + graph.outside == pytest.approx(1.0)
         assert graph.outside >= 0
         assert graph.layers > 0.4
-        told = sum(cost.latency[graph.precision].value for cost in found.layers)
+        told = sum(cost.latency[graph.precision].value for cost in digits.layers)
         assert told < 1.2 * graph.wall.value  # a median of sums is no sum of medians
 
 
 def test_the_device_and_the_batch_are_named(digits) -> None:
-    _, found = digits
-    assert found.batch_size == BATCH
-    assert "1 threads" in found.measured_on
-    assert "ONNX Runtime" in found.measured_on
+    assert digits.batch_size == BATCH
+    assert "1 threads" in digits.measured_on
+    assert "ONNX Runtime" in digits.measured_on
 
 
 def test_groups_sizes_and_macs_stay_what_they_were(digits) -> None:
     _, costs, _, _ = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
-    _, found = digits
-    assert found.groups == costs.groups
-    assert [each.model_copy(update={"latency": {}}) for each in found.layers] == list(costs.layers)
-    assert [each.model_copy(update={"latency": None}) for each in found.boundaries] == list(costs.boundaries)
+    assert digits.groups == costs.groups
+    assert [each.model_copy(update={"latency": {}}) for each in digits.layers] == list(costs.layers)
+    assert [each.model_copy(update={"latency": None}) for each in digits.boundaries] == list(costs.boundaries)
 
 
 def test_layers_that_cannot_be_int8_are_timed_in_floating_point() -> None:
