@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.domain.costs import Precision, TimedGraph
+from service.domain.costs import CostModel, LayerCost, Precision, TimedGraph
 from service.domain.results import Interval
 from workers.metrics.intervals import median, undefined
 
@@ -44,12 +44,38 @@ class TimedRuns:
     samples: int
 
 
+def measured(costs: CostModel, names: Mapping[str, str], runs: Sequence[TimedRuns]) -> CostModel:
+    """``costs`` with the latencies of its layers by these graphs, one for each precision. ``names``: layer → its name.
+
+    Boundaries stay as they are. A note says how many layers did not run in int8 where they were meant to.
+    """
+    latencies = {each.precision: layer_latencies(each, names) for each in runs}
+
+    def timed(cost: LayerCost) -> LayerCost:
+        found = {key: each[cost.layer] for key, each in latencies.items() if cost.layer in each}
+        return cost.model_copy(update={"latency": found})
+
+    floating = [layer for each in runs if each.precision is Precision.INT8 for layer in in_floating_point(each)]
+    note = (
+        f"{len(floating)} of {len(names)} layers have no integer kernel here: their int8 latency is that of the "
+        "floating-point one, between quantizers where there are any; for example "
+    )
+    notes = [note + ", ".join(names[layer] for layer in floating[:5])] if floating else []
+    return costs.model_copy(
+        update={
+            "layers": tuple(timed(each) for each in costs.layers),
+            "batch_size": runs[0].samples,
+            "timed": tuple(timed_graph(each) for each in runs),
+            "notes": (*costs.notes, *notes),
+        }
+    )
+
+
 def layer_latencies(runs: TimedRuns, names: Mapping[str, str]) -> dict[str, Interval]:
     """Layer → seconds per sample, the median over runs; ``names``: layer → its name, for what is said of others.
 
     ``method`` says what else the number holds. A layer within another's kernel has 0, and one without a kernel no
-    number. One that is meant to be in int8 and is computed in floating point, between quantizers, has the time that
-    this takes.
+    number. One that is meant to be in int8 and is computed in floating point has the time that this takes.
     """
     own: dict[str, list[TimedKernel]] = defaultdict(list)
     within: dict[str, str] = {}
@@ -79,7 +105,7 @@ def _remarks(kernels: Sequence[TimedKernel], names: Mapping[str, str], precision
     if beside:
         yield f"with {', '.join(beside)}"
     if precision is Precision.INT8 and kernels[0].floating:
-        yield f"in floating point ({kernels[0].operator}) between quantizers"
+        yield f"computed in floating point ({kernels[0].operator})"
 
 
 def in_floating_point(runs: TimedRuns) -> tuple[str, ...]:

@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from service.domain.costs import Boundary, CostModel, LayerCost, Precision
+from service.domain.costs import Boundary, CostModel, Precision
 from service.domain.errors import Unavailable
-from service.domain.results import Interval
+from service.domain.layers import ALL_INT8, FP32, Variant
 from service.domain.settings import BackendName, WeightGranularity
 from service.inspection.formats import ModelFormat
 from workers.backends.onnx_profiling import GraphToTime, Profile, ProfileSettings, profiles
 from workers.backends.onnx_ranges import largest_magnitudes
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.protocol import Array, OpenSettings, Tensors
+from workers.backends.tensorrt.model import TensorRTModel
+from workers.backends.tensorrt.seam import EngineFailure
 from workers.engine import latency
 from workers.engine.fixed_batch import filled, length_of
 from workers.engine.latency import TimedKernel, TimedRuns
@@ -40,7 +42,8 @@ NOT_ONNX = (
     "no latency was measured: the model is a torch.export archive, whose int8 is simulated; export it with "
     "torch.onnx.export and sweep the ONNX file"
 )
-NOT_TENSORRT = "latencies were measured by ONNX Runtime on the CPU, and say nothing of TensorRT's"
+NO_CONVERSIONS = "TensorRT was timed with all layers in int8 and with none: what a single conversion costs is not known"
+NOT_HALF = "float16 was not timed by TensorRT"
 ONLY_ON_CUDA = "float16 was not timed: ONNX Runtime's CPU provider computes it in float32 on most machines"
 
 
@@ -60,17 +63,43 @@ def run(job: Job) -> CostModel:
     costs, plan, asked, libraries = job.plan.costs, job.plan, job.settings, job.context.libraries
     if job.model.format != ModelFormat.ONNX:
         return _noted(costs, NOT_ONNX)
+    batch = next(iter(job.open_dataset().batches(plan.order()[: plan.batch_size], plan.batch_size))).inputs
+    active = frozenset(each.id for each in job.active_layers())
+    if job.backend == BackendName.TENSORRT:
+        return _by_tensorrt(job, batch, active)
     path = job.context.blobs.path(job.model.sha256)
     read = read_model(path, OpenSettings(asked.fuse_bn, asked.weights, libraries=libraries))
-    batch = next(iter(job.open_dataset().batches(plan.order()[: plan.batch_size], plan.batch_size)))
-    by_onnxruntime = job.backend == BackendName.ONNXRUNTIME
-    settings = ProfileSettings(job.device if by_onnxruntime else "cpu", libraries=libraries.onnxruntime)
-    active = {each.id for each in job.active_layers()}
-    floating = {each.id for each in plan.layers} - active
-    found = measured_costs(
-        read, costs, job.amax, batch.inputs, settings=settings, weights=asked.weights, floating=floating
+    return measured_costs(
+        read,
+        costs,
+        job.amax,
+        batch,
+        settings=ProfileSettings(job.device, libraries=libraries.onnxruntime),
+        weights=asked.weights,
+        floating=frozenset(each.id for each in plan.layers) - active,
     )
-    return found if by_onnxruntime else _noted(found, NOT_TENSORRT)
+
+
+def _by_tensorrt(job: Job, batch: Tensors, active: frozenset[str]) -> CostModel:
+    """By the engines of the controls, which the plan store holds or will hold."""
+    model = job.open_model()
+    if not isinstance(model, TensorRTModel):
+        raise TypeError(f"a sweep by TensorRT opened {type(model).__name__}")
+    model.set_amax(job.amax)
+    costs = job.plan.costs
+    settings = ProfileSettings()
+    variants = {
+        Precision.FP32: Variant(name=FP32, int8=frozenset()),
+        Precision.INT8: Variant(name=ALL_INT8, int8=active),
+    }
+    try:
+        runs = model.timed(batch, variants, runs=settings.runs, warm_up=settings.warm_up)
+    except EngineFailure as error:
+        return _noted(costs, f"no latency was measured: {error}")
+    names = {each.id: each.name for each in job.plan.layers}
+    timed = latency.measured(costs, names, runs)
+    changes = {"measured_on": f"{job.device}, TensorRT", "notes": (*timed.notes, NO_CONVERSIONS, NOT_HALF)}
+    return timed.model_copy(update=changes)
 
 
 def measured_costs(
@@ -98,7 +127,15 @@ def measured_costs(
             return _noted(costs, f"no latency was measured: {error.message}")
     samples = length_of(feeds)
     runs = {key: _runs(key, graphs[key].model.graph, each, read.found, samples) for key, each in found.items()}
-    return _with_latencies(costs, read, runs, settings)
+    conversions = latency.conversion_latencies(runs.pop(CONVERSIONS))
+    names = {each.layer.id: each.layer.name for each in read.found}
+    timed = latency.measured(costs, names, list(runs.values()))
+    changes = {
+        "boundaries": _of_boundaries(costs.boundaries, read, conversions),
+        "measured_on": _device(settings),
+        "notes": (*timed.notes, *([] if Precision.FP16 in runs else [ONLY_ON_CUDA])),
+    }
+    return timed.model_copy(update=changes)
 
 
 @dataclass(frozen=True)
@@ -156,30 +193,6 @@ def _runs(key: str, given: onnx.GraphProto, profile: Profile, found: Sequence[Fo
     return TimedRuns(precision, tuple(kernels), np.asarray(profile.wall, dtype=np.float64), samples)
 
 
-def _with_latencies(
-    costs: CostModel, read: ReadModel, runs: Mapping[str, TimedRuns], settings: ProfileSettings
-) -> CostModel:
-    names = {each.layer.id: each.layer.name for each in read.found}
-    precisions = {Precision(key): each for key, each in runs.items() if key != CONVERSIONS}
-    latencies = {key: latency.layer_latencies(each, names) for key, each in precisions.items()}
-    conversions = latency.conversion_latencies(runs[CONVERSIONS])
-    return costs.model_copy(
-        update={
-            "layers": tuple(_of_layer(each, latencies) for each in costs.layers),
-            "boundaries": _of_boundaries(costs.boundaries, read, conversions),
-            "measured_on": _device(settings),
-            "batch_size": runs[CONVERSIONS].samples,
-            "timed": tuple(latency.timed_graph(each) for each in precisions.values()),
-            "notes": (*costs.notes, *_notes(precisions, names)),
-        }
-    )
-
-
-def _of_layer(cost: LayerCost, latencies: Mapping[Precision, Mapping[str, Interval]]) -> LayerCost:
-    found = {key: each[cost.layer] for key, each in latencies.items() if cost.layer in each}
-    return cost.model_copy(update={"latency": found})
-
-
 def _of_boundaries(
     boundaries: Sequence[Boundary], read: ReadModel, conversions: Mapping[str, float]
 ) -> tuple[Boundary, ...]:
@@ -194,18 +207,6 @@ def _of_boundaries(
         times = [conversions[name] for name in fitting if name in conversions]
         found.append(each.model_copy(update={"latency": float(np.mean(times)) if times else None}))
     return tuple(found)
-
-
-def _notes(precisions: Mapping[Precision, TimedRuns], names: Mapping[str, str]) -> list[str]:
-    found = [] if Precision.FP16 in precisions else [ONLY_ON_CUDA]
-    floating = latency.in_floating_point(precisions[Precision.INT8])
-    if floating:
-        told = ", ".join(names[each] for each in floating[:5])
-        found.append(
-            f"{len(floating)} of {len(names)} layers have no integer kernel in ONNX Runtime here, and their int8 "
-            f"latency is that of the floating-point one between quantizers; for example {told}"
-        )
-    return found
 
 
 def _device(settings: ProfileSettings) -> str:

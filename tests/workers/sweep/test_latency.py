@@ -62,9 +62,8 @@ def test_layers_are_most_of_the_time_and_no_more_than_all(digits) -> None:
     for graph in digits.timed:
         assert graph.layers + graph.conversions + sum(graph.other.values()) + graph.outside == pytest.approx(1.0)
         assert graph.outside >= 0
-        assert graph.layers > 0.4
         told = sum(cost.latency[graph.precision].value for cost in digits.layers)
-        assert told < 1.2 * graph.wall.value  # a median of sums is no sum of medians
+        assert 0.3 < told / graph.wall.value < 1.2  # medians: of kernels, and of runs that others interrupt
 
 
 def test_the_device_and_the_batch_are_named(digits) -> None:
@@ -107,7 +106,8 @@ def test_the_residual_network_is_attributed_to_its_layers() -> None:
     methods = {names[each.layer]: each.latency for each in found.layers}
     assert all(each.value is not None for latency in methods.values() for each in latency.values())
     assert not any("floating point" in latency[Precision.INT8].method for latency in methods.values())
-    assert all(graph.layers > 0.7 for graph in found.timed)
+    for graph in found.timed:
+        assert 0.5 < sum(each[graph.precision].value for each in methods.values()) / graph.wall.value < 1.2
     macs = {names[each.layer]: each.macs for each in found.layers}
     heavy = [name for name, count in macs.items() if (count or 0) > 1e6]
     whole = sum(latency[Precision.FP32].value for latency in methods.values())
