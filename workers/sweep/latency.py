@@ -66,7 +66,10 @@ def run(job: Job) -> CostModel:
     batch = next(iter(job.open_dataset().batches(plan.order()[: plan.batch_size], plan.batch_size))).inputs
     active = frozenset(each.id for each in job.active_layers())
     if job.backend == BackendName.TENSORRT:
-        return _by_tensorrt(job, batch, active)
+        model = job.open_model()
+        assert isinstance(model, TensorRTModel)
+        model.set_amax(job.amax)
+        return costs_by_tensorrt(model, costs, batch, int8=active, settings=ProfileSettings(job.device))
     path = job.context.blobs.path(job.model.sha256)
     read = read_model(path, OpenSettings(asked.fuse_bn, asked.weights, libraries=libraries))
     return measured_costs(
@@ -80,25 +83,28 @@ def run(job: Job) -> CostModel:
     )
 
 
-def _by_tensorrt(job: Job, batch: Tensors, active: frozenset[str]) -> CostModel:
-    """By the engines of the controls, which the plan store holds or will hold."""
-    model = job.open_model()
-    if not isinstance(model, TensorRTModel):
-        raise TypeError(f"a sweep by TensorRT opened {type(model).__name__}")
-    model.set_amax(job.amax)
-    costs = job.plan.costs
-    settings = ProfileSettings()
+def costs_by_tensorrt(
+    model: TensorRTModel,
+    costs: CostModel,
+    batch: Tensors,
+    *,
+    int8: frozenset[str],
+    settings: ProfileSettings,
+) -> CostModel:
+    """``costs`` with the latencies of layers by the engines of the controls, which the plan store may hold already.
+
+    ``int8``: the layers (ids) that can be. The ranges must be set.
+    """
     variants = {
         Precision.FP32: Variant(name=FP32, int8=frozenset()),
-        Precision.INT8: Variant(name=ALL_INT8, int8=active),
+        Precision.INT8: Variant(name=ALL_INT8, int8=int8),
     }
     try:
         runs = model.timed(batch, variants, runs=settings.runs, warm_up=settings.warm_up)
     except EngineFailure as error:
         return _noted(costs, f"no latency was measured: {error}")
-    names = {each.id: each.name for each in job.plan.layers}
-    timed = latency.measured(costs, names, runs)
-    changes = {"measured_on": f"{job.device}, TensorRT", "notes": (*timed.notes, NO_CONVERSIONS, NOT_HALF)}
+    timed = latency.measured(costs, {each.id: each.name for each in model.facts.layers}, runs)
+    changes = {"measured_on": f"{settings.device}, TensorRT", "notes": (*timed.notes, NO_CONVERSIONS, NOT_HALF)}
     return timed.model_copy(update=changes)
 
 

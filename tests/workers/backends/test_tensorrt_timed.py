@@ -13,6 +13,7 @@ import pytest
 from service.domain.costs import Precision
 from service.domain.layers import Layer, Operation, Variant
 from tests.workers.backends.ranges import calibrated
+from workers.backends.onnx_profiling import ProfileSettings
 from workers.backends.protocol import OpenSettings
 from workers.backends.tensorrt.backend import TensorRTBackend
 from workers.backends.tensorrt.inspector import EngineLayer
@@ -20,6 +21,7 @@ from workers.backends.tensorrt.seam import BuildRequest, EngineFailure
 from workers.backends.tensorrt.timed_layers import UNKNOWN, timed_runs
 from workers.engine.latency import layer_latencies, timed_graph
 from workers.models.onnx_layers import Found
+from workers.sweep.latency import NO_CONVERSIONS, NOT_HALF, costs_by_tensorrt
 
 
 def found(name: str, op: Operation = Operation.CONV, macs: int = 9) -> Found:
@@ -145,3 +147,28 @@ def test_each_variants_engine_is_timed_and_its_warm_up_left_out(tmp_path: Path) 
 def test_an_engine_that_is_not_built_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(EngineFailure, match="no tactic"):
         opened(tmp_path, ClockedMaker(fails=True)).timed(BATCH, WANTED, runs=1, warm_up=0)
+
+
+QUICK = ProfileSettings("cuda:0", runs=6, warm_up=1)
+
+
+def test_the_costs_of_a_sweep_by_tensorrt_are_those_of_its_engines(tmp_path: Path) -> None:
+    model = opened(tmp_path, ClockedMaker())
+    active = frozenset({"conv1", "fc"})
+    costs = model.facts.costs
+    found_ = costs_by_tensorrt(model, costs, BATCH, int8=active, settings=QUICK)
+    assert {each.layer: each.latency[Precision.INT8].value for each in found_.layers} == {
+        "conv1": pytest.approx(2e-6 / 4),
+        "fc": pytest.approx(2e-6 / 4),
+    }
+    assert (found_.measured_on, found_.batch_size) == ("cuda:0, TensorRT", 4)
+    assert found_.boundaries == costs.boundaries
+    assert found_.notes == (NO_CONVERSIONS, NOT_HALF)
+
+
+def test_engines_that_are_not_built_leave_a_note(tmp_path: Path) -> None:
+    model = opened(tmp_path, ClockedMaker(fails=True))
+    costs = model.facts.costs
+    found_ = costs_by_tensorrt(model, costs, BATCH, int8=frozenset({"fc"}), settings=QUICK)
+    assert found_.layers == costs.layers
+    assert found_.notes == ("no latency was measured: build failed: no tactic",)

@@ -1,16 +1,24 @@
 """Measured costs of real networks: every layer has a number, and the numbers fit the whole runs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from service.domain.costs import CostModel, Precision, TimedGraph
+from service.domain.states import UnitKind
 from tests.real_data import RESNET20, TRANSFORMER, needs_data
+from tests.workers.installation import LAYERS, Installation, npz_bytes
+from tests.workers.models import torch_networks as networks
 from workers.backends.onnx_profiling import ProfileSettings
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.onnxruntime import OnnxModel
 from workers.backends.protocol import OpenSettings
+from workers.lease import HeldLease
+from workers.sweep import latency
+from workers.sweep.job import Job
 from workers.sweep.latency import ONLY_ON_CUDA, measured_costs
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
@@ -87,9 +95,9 @@ def test_groups_sizes_and_macs_stay_what_they_were(digits) -> None:
 def test_layers_that_cannot_be_int8_are_timed_in_floating_point() -> None:
     read, costs, amax, batch = opened(DIGITS / "digits.onnx", DIGITS / "calib.npz")
     found = measured_costs(read, costs, amax, batch, settings=QUICK, floating={"stem"})
-    latency = {each.layer: each.latency[Precision.INT8].method for each in found.layers}
-    assert "in floating point" in latency["stem"]
-    assert "in floating point" not in latency["classifier"]
+    int8 = {each.layer: each.latency[Precision.INT8].method for each in found.layers}
+    assert "in floating point" in int8["stem"]
+    assert "in floating point" not in int8["classifier"]
     assert any("1 of 19 layers" in note for note in found.notes)
 
 
@@ -101,6 +109,43 @@ def test_a_provider_that_does_not_run_leaves_a_note_and_the_costs_as_they_were()
     found = measured_costs(read, costs, amax, batch, settings=ProfileSettings(device="cuda:0", runs=1, warm_up=0))
     assert found.layers == costs.layers
     assert "no latency was measured: ONNX Runtime cannot use CUDAExecutionProvider" in found.notes[0]
+
+
+def by_phase(installation: Installation, **settings: Any) -> CostModel:
+    """What the phase gives of a sweep that is calibrated."""
+    installation.sweep(**settings)
+    lease = installation.run_until(UnitKind.MEASURE)
+    assert lease is not None
+    with HeldLease(installation.context, lease) as held:
+        return latency.run(Job.load(installation.context, held))
+
+
+def test_a_calibrated_sweep_is_timed_by_its_own_ranges_and_samples(installation: Installation) -> None:
+    found = by_phase(installation)
+    assert [each.layer for each in found.layers] == list(LAYERS)
+    assert all(set(each.latency) == {Precision.FP32, Precision.INT8} for each in found.layers)
+    assert found.batch_size == 48
+    assert CostModel.model_validate_json(found.model_dump_json()) == found  # as the plan stores it
+
+
+def test_an_excluded_layer_is_timed_in_floating_point(installation: Installation) -> None:
+    found = by_phase(installation, exclude=["first"])
+    int8 = {each.layer: each.latency[Precision.INT8].method for each in found.layers}
+    assert "in floating point" in int8["first"]
+    assert "in floating point" not in int8["second"]
+
+
+def test_of_an_exported_torch_program_no_latency_is_offered_and_the_reason_is(
+    installation: Installation, tmp_path: Path
+) -> None:
+    path = networks.save(networks.ConvNet(), (torch.randn(2, 3, 8, 8),), tmp_path / "model.pt2", dynamic=True)
+    x = np.random.default_rng(0).normal(size=(48, 3, 8, 8)).astype(np.float32)
+    model, dataset = installation.model(path.read_bytes(), "pt2"), installation.dataset(npz_bytes(x=x))
+    found = by_phase(installation, backend="torch", model=model, dataset=dataset)
+    assert found.notes == (latency.NOT_ONNX,)
+    assert found.layers
+    assert not any(each.latency for each in found.layers)
+    assert found.boundaries
 
 
 @needs_data
@@ -124,9 +169,9 @@ def test_the_transformer_says_what_is_fused_and_what_stays_in_floating_point() -
     read, costs, amax, batch = opened(TRANSFORMER.file("onnxruntime"), TRANSFORMER.calibration)
     found = measured_costs(read, costs, amax, batch, settings=QUICK)
     names = named(read)
-    latency = {names[each.layer]: each.latency for each in found.layers}
-    assert all(each.value is not None for one in latency.values() for each in one.values())
-    assert "LayerNormalization" in latency["b.0.add"][Precision.FP32].method
-    assert "in floating point" in latency["b.0.add"][Precision.INT8].method
-    assert "in floating point" not in latency["b.0.q"][Precision.INT8].method
+    latencies = {names[each.layer]: each.latency for each in found.layers}
+    assert all(each.value is not None for one in latencies.values() for each in one.values())
+    assert "LayerNormalization" in latencies["b.0.add"][Precision.FP32].method
+    assert "in floating point" in latencies["b.0.add"][Precision.INT8].method
+    assert "in floating point" not in latencies["b.0.q"][Precision.INT8].method
     assert all(graph.other for graph in found.timed)
