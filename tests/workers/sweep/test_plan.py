@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from service.domain.costs import CostModel
 from service.domain.layers import Layer, Operation
 from service.domain.settings import SweepMode
 from workers.sweep.plan import Plan, cut_shards, layer_variants, sweep_variants
@@ -92,3 +93,23 @@ def test_a_shard_fits_into_memory_whatever_the_number_of_samples(samples: int, a
     shards = cut_shards(samples, asked, bytes_of_sample=image)
     assert max(each.stop - each.start for each in shards) * image <= 256 * 2**20
     assert shards[-1].stop == samples
+
+
+def test_a_plan_that_was_stored_without_costs_still_loads() -> None:
+    made = Plan(
+        layers=LAYERS,
+        excluded={},
+        skipped=(),
+        inputs=(),
+        outputs=(),
+        folded_batch_norms=0,
+        population=8,
+        samples=8,
+        seed=0,
+        shards=cut_shards(8, None),
+        batch_size=8,
+        calibration_samples=8,
+        has_labels=False,
+    )
+    stored = made.model_dump(mode="json", exclude={"costs"})
+    assert Plan.model_validate(stored).costs == CostModel(layers=())
