@@ -51,7 +51,8 @@ def get_layers(services: InServices, sweep_id: SweepId, accept: Accept = "*/*") 
     if not layers:
         raise _ended_or(sweep, Conflict("the layers are not known before planning is done", code="layers-not-ready"))
     if prefers_csv(accept):
-        return Response(to_csv(layers), media_type="text/csv; charset=utf-8", headers={"Vary": "Accept"})
+        table = to_csv(layers, sweeps.costs(sweep))
+        return Response(table, media_type="text/csv; charset=utf-8", headers={"Vary": "Accept"})
     state = SweepState(sweep.state)
     return LayerTable(sweep=sweep.id, state=state, complete=state is SweepState.SUCCEEDED, layers=layers, scores=scores)
 

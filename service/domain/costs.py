@@ -58,8 +58,13 @@ class Boundary(Frozen):
 class Group(Frozen):
     """Layers (ids) that share one precision, and why.
 
-    ``shared_input``: they read the same tensor (Q, K and V of attention). ``residual_add``: the inputs of one addition.
-    ``concat``: branches of one concatenation, which an engine gives one scale. ``user``: asked for by a pattern.
+    ``residual_add``: an addition and the layer that it is fused with. ``concat``: branches of one concatenation.
+    ``shared_input``: they read the same tensor (Q, K and V of attention). ``user``: asked for by a pattern.
+
+    A graph with Q/DQ runs whichever way it is cut; the first two are what an int8 kernel takes (TensorRT developer
+    guide, "Explicit quantization", "Q/DQ layer-placement recommendations"): a convolution in float cannot take the
+    addition into an int8 kernel, and a concatenation is int8 only where all of its inputs are, by one scale. Sharing
+    an input is merely sensible: one quantizer serves all readers, and products of one precision can be one product.
     """
 
     name: str
@@ -67,10 +72,32 @@ class Group(Frozen):
     reason: Literal["shared_input", "residual_add", "concat", "user"]
 
 
+class TimedGraph(Frozen):
+    """One whole graph as it ran with its layers in ``precision``, and where its time went.
+
+    ``wall``: seconds per sample. Shares of that: ``layers`` in kernels that compute layers, ``conversions`` in
+    quantize and dequantize kernels, ``other``: operator → in kernels that are no layer's, ``outside`` in none.
+    """
+
+    precision: Precision
+    wall: Interval
+    layers: float
+    conversions: float
+    other: Mapping[str, float]
+    outside: float
+
+
 class CostModel(Frozen):
-    """All layers' costs, the boundaries between them, and the groups. ``measured_on``: the device of the latencies."""
+    """All layers' costs, the boundaries between them, and the groups.
+
+    Where latencies were measured: ``measured_on``, the device and how it was used; ``batch_size``, the samples of each
+    run; ``timed``, the graphs that ran. ``notes``: what is not known or not as it seems, in sentences.
+    """
 
     layers: tuple[LayerCost, ...]
     boundaries: tuple[Boundary, ...] = ()
     groups: tuple[Group, ...] = ()
     measured_on: str | None = None
+    batch_size: int | None = None
+    timed: tuple[TimedGraph, ...] = ()
+    notes: tuple[str, ...] = ()

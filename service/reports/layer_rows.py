@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from service.domain.costs import LayerCost, Precision
 from service.domain.results import Interval, LayerResult, LayerStatistics
+from service.reports.cost_section import MICROSECONDS, latency
 from service.reports.quantity import NO_NUMBER, Quantity, scaled_count, significant
 from service.reports.report import Report
 from service.selection.ranking import CONTINUOUS
@@ -20,7 +22,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One row. ``precision`` is where the layer ends up; ``flags`` are the words that the page's filter knows."""
+    """One row. ``precision`` is where the layer ends up; ``flags`` are the words that the page's filter knows.
+
+    ``latency``: precision → microseconds per sample.
+    """
 
     result: LayerResult
     precision: str
@@ -31,6 +36,7 @@ class LayerRow:
     divergence: Cell
     macs: Cell
     weights: Cell
+    latency: dict[str, Cell]
     shape: str
     statistics: str
 
@@ -38,7 +44,8 @@ class LayerRow:
 def layer_rows(report: Report) -> tuple[LayerRow, ...]:
     """All layers by rank; those without one follow in topological order."""
     ranked = sorted(report.layers, key=lambda each: (each.rank is None, each.rank or 0))
-    return tuple(_row(report, each) for each in ranked)
+    costs = {each.layer: each for each in report.costs.layers} if report.costs else {}
+    return tuple(_row(report, each, costs.get(each.layer.id)) for each in ranked)
 
 
 def divergence_measure(report: Report) -> str | None:
@@ -57,7 +64,7 @@ def measured_or_estimated(result: LayerResult, measure: str) -> Interval | None:
     return found.measures.get(measure) if found else None
 
 
-def _row(report: Report, result: LayerResult) -> LayerRow:
+def _row(report: Report, result: LayerResult, cost: LayerCost | None) -> LayerRow:
     score, layer = result.score, result.layer
     drop = score.drop if score else None
     measure = divergence_measure(report)
@@ -73,9 +80,15 @@ def _row(report: Report, result: LayerResult) -> LayerRow:
         divergence=_cell(Quantity(), measured_or_estimated(result, measure)) if measure else Cell(NO_NUMBER),
         macs=Cell(scaled_count(layer.macs), layer.macs),
         weights=Cell(scaled_count(layer.weight_bytes or None, "B"), layer.weight_bytes),
+        latency={each.value: _latency(cost, each) for each in Precision},
         shape="×".join(str(size) for size in layer.output_shape or ()) or NO_NUMBER,
         statistics=_statistics(result.statistics),
     )
+
+
+def _latency(cost: LayerCost | None, precision: Precision) -> Cell:
+    found = latency(cost, precision)
+    return Cell(MICROSECONDS.number(found.value if found else None), found.value if found else None)
 
 
 def _statistics(found: LayerStatistics | None) -> str:

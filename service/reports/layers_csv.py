@@ -4,20 +4,26 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from service.domain.costs import CostModel, LayerCost, Precision
 from service.domain.results import Interval, LayerResult
+from service.reports.cost_section import group_names, latency
 
 DESCRIPTION = ("rank", "name", "id", "op", "state", "significant", "reason", "output_shape", "macs", "weight_bytes")
 STATISTICS = ("amax", "activation_low", "activation_high", "weight_ratio", "sqnr_db")
+PRECISIONS = (Precision.INT8, Precision.FP16, Precision.FP32)
 ENDS = ("", "_low", "_high")
 # a cell that begins like this would be run as a formula
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def to_csv(layers: Sequence[LayerResult]) -> str:
+def to_csv(layers: Sequence[LayerResult], costs: CostModel | None = None) -> str:
     """One row per layer in the order given: the metric, the drop, then every measure, each with its interval.
 
-    Estimates of probes follow, in columns of their own.
+    Latencies are in seconds per sample, each with its interval; ``group``: with which other layers it shares its
+    precision. Both are empty where ``costs`` do not tell. Estimates of probes follow, in columns of their own.
     """
+    cost_of = {each.layer: each for each in costs.layers} if costs is not None else {}
+    groups = group_names(costs)
     measures = list(dict.fromkeys(name for each in layers if each.score for name in each.score.measures))
     estimated = list(dict.fromkeys(name for each in layers if each.estimate for name in each.estimate.measures))
     numbers = ["metric", "drop", *measures]
@@ -26,9 +32,11 @@ def to_csv(layers: Sequence[LayerResult]) -> str:
     estimates += ["beyond_linear"] if estimated else []
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow([*DESCRIPTION, *STATISTICS, *columns, "drop_p_value", "samples", *estimates])
+    latencies = [f"latency_{each}{suffix}" for each in PRECISIONS for suffix in ENDS]
+    writer.writerow([*DESCRIPTION, *STATISTICS, *columns, "drop_p_value", "samples", *latencies, "group", *estimates])
     for each in layers:
         told = [*_description(each), *_statistics(each), *_numbers(each, measures)]
+        told += [*_latencies(cost_of.get(each.layer.id)), safe(groups.get(each.layer.id, ""))]
         writer.writerow([*told, *(_estimates(each, estimated) if estimated else [])])
     return buffer.getvalue()
 
@@ -72,6 +80,10 @@ def _numbers(each: LayerResult, measures: Sequence[str]) -> list[object]:
         return [None] * (3 * (2 + len(measures)) + 2)
     found = [score.metric, score.drop, *(score.measures.get(name) for name in measures)]
     return [*_intervals(found), score.drop.p_value, score.drop.samples]
+
+
+def _latencies(cost: LayerCost | None) -> list[object]:
+    return _intervals(latency(cost, each) for each in PRECISIONS)
 
 
 def _estimates(each: LayerResult, measures: Sequence[str]) -> list[object]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from service.domain.layers import ALL_INT8, CONTROLS, FP32, FP32_REPEATED
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import SweepMode
+from service.reports.cost_section import CostSection, cost_section
 from service.reports.decision_path import Step, draw_path, steps_of
 from service.reports.layer_rows import (
     MEASURE_TITLES,
@@ -55,7 +56,7 @@ class FileRow:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template shows besides the report itself."""
+    """Everything that the template shows besides the report itself. ``timed``: the precisions with latencies."""
 
     verdict: Verdict
     tiles: tuple[Tile, ...]
@@ -71,6 +72,8 @@ class Page:
     path: Markup | None
     quantity: Quantity
     fallback: tuple[str, ...]
+    costs: CostSection | None
+    timed: tuple[str, ...]
     folding: str | None
     exported: tuple[FileRow, ...]
     settings: str
@@ -112,6 +115,8 @@ def _page(report: Report) -> Page:
         else None,
         quantity=quantity,
         fallback=decision.fallback_names if decision else (),
+        costs=cost_section(report.costs, report.layers),
+        timed=tuple(each.precision.value for each in report.costs.timed) if report.costs else (),
         folding=_folding(report),
         exported=_exported(report),
         settings=json.dumps(report.settings.model_dump(mode="json"), indent=2, ensure_ascii=True),

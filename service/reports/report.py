@@ -3,6 +3,7 @@
 import json
 from typing import Any, Literal
 
+from service.domain.costs import CostModel
 from service.domain.file_check import FileCheck
 from service.domain.layers import Frozen, SkippedOperation, TensorSpec
 from service.domain.results import Decision, FoldingDifference, LayerResult, VariantScore
@@ -86,7 +87,8 @@ class Cost(Frozen):
 class Report(Frozen):
     """Everything that a sweep found. Layers are in topological order; ``rank`` orders them by sensitivity.
 
-    ``exported``: None where no graph was left, or where it could not be compared.
+    ``exported``: None where no graph was left, or where it could not be compared. ``costs``: what layers cost, and how
+    they hang together; None in reports of before they were kept.
     """
 
     schema_version: Literal[1] = 1
@@ -103,6 +105,7 @@ class Report(Frozen):
     skipped: tuple[SkippedOperation, ...]
     decision: Decision | None
     exported: FileCheck | None = None
+    costs: CostModel | None = None
     warnings: tuple[Warning_, ...]
     environment: dict[str, Any]
     cost: Cost

@@ -7,6 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service.domain.costs import CostModel
 from service.domain.errors import Conflict, InvalidInput, NotFound
 from service.domain.layers import Layer
 from service.domain.results import LayerResult, VariantScore
@@ -170,6 +171,12 @@ def layers(session: Session, sweep: SweepRow) -> list[LayerResult]:
         LayerResult(layer=each, state="excluded" if each.id in excluded else "pending", reason=excluded.get(each.id))
         for each in planned
     ]
+
+
+def costs(sweep: SweepRow) -> CostModel | None:
+    """What the layers cost and how they hang together; None before planning is done, and of older plans."""
+    stored = sweep.plan.get("costs") if sweep.plan else None
+    return CostModel.model_validate(stored) if stored is not None else None
 
 
 def scores(session: Session, sweep_id: str) -> list[VariantScore]:

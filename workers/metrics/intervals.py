@@ -115,6 +115,23 @@ def _tango(b: int, c: int, n: int, z: float) -> tuple[float, float]:
     return min(bound(-1.0 + 1e-12, z), estimate), max(bound(1.0 - 1e-12, -z), estimate)
 
 
+def median(values: Floats, confidence: float = CONFIDENCE) -> Interval:
+    """Of a median, by order statistics: whatever the distribution is, but the values must not hang on each other.
+
+    H. A. David, H. N. Nagaraja, Order Statistics (2003), section 7.1. Fewer than 6 values have no 95 % interval.
+    """
+    n = len(values)
+    if n == 0:
+        return undefined("no samples", 0)
+    center = float(np.median(values))
+    rank = int(stats.binom.ppf((1 - confidence) / 2, n, 0.5))
+    if rank < 1:
+        return Interval(value=center, low=None, high=None, method=f"{n} values have no interval", samples=n)
+    ordered = np.sort(values)
+    low, high = float(ordered[rank - 1]), float(ordered[n - rank])
+    return Interval(value=center, low=low, high=high, method="order statistics of the median", samples=n)
+
+
 def sqnr_db(signal: Floats, noise: Floats, confidence: float = CONFIDENCE, *, draw: Draw | None = None) -> Interval:
     """Of 10·log10(Σ signal / Σ noise) in dB; both are powers per sample. ``draw``: over all samples, by those drawn."""
     if len(noise) and not noise.any():

@@ -36,10 +36,11 @@ def onnx_costs(program: OnnxProgram, found: Sequence[Found]) -> CostModel:
                 joins=operator == "Concat",
             )
         )
-    return cost_model(steps, _elements(program))
+    return cost_model(steps, elements_per_sample(program))
 
 
-def _elements(program: OnnxProgram) -> dict[str, int]:
+def elements_per_sample(program: OnnxProgram) -> dict[str, int]:
+    """Tensor → its values per sample, where the file tells."""
     graph = program.skeleton.graph
     shapes = {each.name: concrete(dims(each)) for each in (*graph.value_info, *graph.input, *graph.output)}
     batch = program.batch_size or 1

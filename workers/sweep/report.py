@@ -41,7 +41,7 @@ def run(job: Job) -> Reported:
     files = [
         ("report.json", "application/json", to_json(report)),
         ("report.html", "text/html; charset=utf-8", page.to_html(report)),
-        ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers).encode()),
+        ("layers.csv", "text/csv; charset=utf-8", layers_csv.to_csv(report.layers, report.costs).encode()),
         ("fallback_layers.json", "application/json", fallback.to_json(report)),
         *exported.files,
     ]
@@ -111,6 +111,7 @@ def make(job: Job, probes: ProbeSums | None, decision: Decision | None, check: F
             ]
         ),
         environment=job.sweep.environment,
+        costs=plan.costs,
         cost=Cost(seconds=seconds, variants=_measured(layers) + len(controls), shards=len(plan.shards)),
     )
 

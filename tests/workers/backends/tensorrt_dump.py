@@ -10,9 +10,9 @@ from typing import Any
 
 CLASS_NAMES = (
     "Builder BuilderFlag DataType Dims EngineInspector IBuilderConfig ICudaEngine IExecutionContext IHostMemory ILayer "
-    "ILogger INetworkDefinition IOptimizationProfile IPluginRegistry ITensor ITimingCache LayerInformationFormat "
-    "LayerType Logger MemoryPoolType NetworkDefinitionCreationFlag OnnxParser ParserError ProfilingVerbosity Runtime "
-    "TensorIOMode"
+    "ILogger INetworkDefinition IOptimizationProfile IPluginRegistry IProfiler ITensor ITimingCache "
+    "LayerInformationFormat LayerType Logger MemoryPoolType NetworkDefinitionCreationFlag OnnxParser ParserError "
+    "ProfilingVerbosity Runtime TensorIOMode"
 )
 FUNCTIONS = ("init_libnvinfer_plugins", "get_plugin_registry", "nptype")
 NUMBERED = re.compile(r"^\d+\. ")

@@ -18,7 +18,7 @@ import torch
 
 from tests.workers.backends.tensorrt_checked import checked, constructor
 
-REAL = ("BuilderFlag DataType ILayer ILogger ITensor LayerInformationFormat LayerType MemoryPoolType "
+REAL = ("BuilderFlag DataType ILayer ILogger IProfiler ITensor LayerInformationFormat LayerType MemoryPoolType "
         "NetworkDefinitionCreationFlag ProfilingVerbosity TensorIOMode __version__")  # fmt: skip
 MAJOR = int(trt.__version__.partition(".")[0])
 only_10 = pytest.mark.skipif(MAJOR > 10, reason="TensorRT 11 has no implicit int8")
@@ -248,11 +248,21 @@ class Doubling:
             infer_shapes=[],
             set_tensor_address=lambda name, memory: self.addresses.update({name: memory}) is None,
             execute_async_v3=lambda stream_handle: self._run(),
+            report_to_profiler=lambda: self._report(),
+            profiler=None,
+            enqueue_emits_profile=True,
         )
+        self.reports = True
 
     def _set_shape(self, shape: tuple[int, ...]) -> bool:
         self.shape = shape
         return shape[0] <= 8
+
+    def _report(self) -> bool:
+        assert self.context.enqueue_emits_profile is False
+        for name, ms in (("conv1 + relu1", 0.25), ("conv1 + relu1", 0.25), ("fc", 1.5)):
+            self.context.profiler.report_layer_time(name, ms)
+        return self.reports
 
     def _run(self) -> bool:
         count = int(np.prod(self.shape))
@@ -281,6 +291,21 @@ def test_a_shape_that_the_engine_was_not_built_for_is_a_failure(no_cuda) -> None
     engine = execution.TorchEngine(engine_of(Doubling().context), "cpu")
     with pytest.raises(EngineFailure, match=r"not built for input 'x' of shape \(9, 3\)"):
         engine.run({"x": np.zeros((9, 3), dtype=np.float32)})
+
+
+def test_the_profiler_is_told_of_each_run_when_its_stream_is_done(no_cuda) -> None:
+    made = Doubling()
+    times = execution.TorchEngine(engine_of(made.context), "cpu").profile({"x": np.ones((2, 3), np.float32)}, 2)
+    assert times == [{"conv1 + relu1": pytest.approx(5e-4), "fc": pytest.approx(1.5e-3)}] * 2
+    assert made.context.execute_async_v3.call_count == made.context.report_to_profiler.call_count == 2
+    assert isinstance(made.context.profiler, trt.IProfiler)
+
+
+def test_an_engine_that_reports_no_times_is_a_failure(no_cuda) -> None:
+    made = Doubling()
+    made.reports = False
+    with pytest.raises(EngineFailure, match="no times"):
+        execution.TorchEngine(engine_of(made.context), "cpu").profile({"x": np.ones((2, 3), np.float32)}, 1)
 
 
 @pytest.mark.parametrize(

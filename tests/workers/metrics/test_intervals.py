@@ -284,3 +284,25 @@ def test_equal_differences_leave_nothing_uncertain(value: float, p_value: float)
 )
 def test_only_drops_have_a_p_value(found: Interval) -> None:
     assert found.p_value is None
+
+
+class TestMedian:
+    def test_the_ends_are_the_order_statistics_of_tables(self) -> None:
+        # Conover, Practical Nonparametric Statistics (1999), table A3: n = 10 gives ranks 2 and 9 (97.9 %)
+        found = intervals.median(np.array([9.0, 1, 8, 2, 7, 3, 6, 4, 5, 10]))
+        assert (found.value, found.low, found.high, found.samples) == (5.5, 2.0, 9.0, 10)
+
+    @pytest.mark.parametrize("n", [1, 2, 5])
+    def test_few_values_have_no_interval(self, n: int) -> None:
+        found = intervals.median(np.arange(n, dtype=np.float64))
+        assert (found.value, found.low, found.high) == ((n - 1) / 2, None, None)
+        assert found.method == f"{n} values have no interval"
+
+    def test_no_value_has_no_median(self) -> None:
+        assert intervals.median(np.array([])).value is None
+
+    @pytest.mark.parametrize("n", [6, 13, 50])
+    def test_it_holds_the_truth_whatever_the_distribution_is(self, n: int) -> None:
+        draws = np.random.default_rng(n).exponential(size=(DRAWS, n)) ** 3
+        covered = [holds(intervals.median(each), math.log(2) ** 3) for each in draws]
+        assert np.mean(covered) >= LEAST_COVERAGE

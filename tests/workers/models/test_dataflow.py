@@ -94,6 +94,9 @@ def test_costs_are_those_of_the_layers() -> None:
     assert (found.layer, found.weights, found.macs, found.latency) == ("a", 10, 90, {})
 
 
+DIGITS = Path(__file__).parents[3] / "examples" / "digits"
+
+
 def opened(path: Path, backend: BackendName) -> OpenedModel:
     made = TorchBackend() if backend is BackendName.TORCH else OnnxRuntimeBackend()
     return made.open(path, OpenSettings())
@@ -114,6 +117,27 @@ def test_both_formats_of_a_network_hang_together_alike(network: str) -> None:
     ours = by_name(opened(FOLDER / network / "model.pt2", BackendName.TORCH))
     assert ours == by_name(opened(FOLDER / network / "model.onnx", BackendName.ONNXRUNTIME))
     assert len(ours[0]) > 8
+
+
+def test_both_formats_of_the_digits_hang_together_alike() -> None:
+    ours_groups, ours = by_name(opened(DIGITS / "digits.pt2", BackendName.TORCH))
+    groups_, found = by_name(opened(DIGITS / "digits.onnx", BackendName.ONNXRUNTIME))
+    # the ONNX file was not written by torch's exporter, and its pool has a name of its own
+    assert ours == {tuple("pool.avg_pool" if part == "pool.averagepool" else part for part in each) for each in found}
+    assert ours_groups == groups_
+    assert groups_ == {("residual_add", (f"block{n}.pointwise", f"block{n}.add")) for n in (1, 3, 4, 6)}
+    assert ("stem", "block1.depthwise", 24 * 16 * 16) in found
+
+
+@needs_data
+@pytest.mark.parametrize("network", ["cifar10_resnet20", "kws_transformer"])
+def test_both_formats_of_a_network_cost_the_same(network: str) -> None:
+    def costs(file: str, backend: BackendName) -> list[tuple[str, int | None, int]]:
+        facts = opened(FOLDER / network / file, backend).facts
+        names = {each.id: each.name for each in facts.layers}
+        return [(names[each.layer], each.macs, each.weights) for each in facts.costs.layers]
+
+    assert costs("model.pt2", BackendName.TORCH) == costs("model.onnx", BackendName.ONNXRUNTIME)
 
 
 @needs_data

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from service.domain.costs import CostModel
 from service.domain.layers import Layer, Operation
 from service.domain.settings import SweepMode
 from workers.sweep.plan import Plan, cut_shards, layer_variants, sweep_variants
@@ -92,3 +93,8 @@ def test_a_shard_fits_into_memory_whatever_the_number_of_samples(samples: int, a
     shards = cut_shards(samples, asked, bytes_of_sample=image)
     assert max(each.stop - each.start for each in shards) * image <= 256 * 2**20
     assert shards[-1].stop == samples
+
+
+def test_a_plan_that_was_stored_without_costs_still_loads() -> None:
+    stored = plan().model_dump(mode="json", exclude={"costs"})
+    assert Plan.model_validate(stored) == plan(costs=CostModel(layers=()))

@@ -1,6 +1,7 @@
 """Runs a TensorRT engine on tensors that torch holds on the GPU."""
 
 from collections.abc import Mapping
+from typing import SupportsFloat
 
 import numpy as np
 import tensorrt as trt
@@ -18,6 +19,18 @@ TORCH_TYPES = {
     trt.DataType.INT64: torch.int64,
     trt.DataType.BOOL: torch.bool,
 }
+
+
+class LayerTimes(trt.IProfiler):
+    """Adds up what TensorRT reports of each layer, in seconds."""
+
+    def __init__(self) -> None:
+        trt.IProfiler.__init__(self)
+        self.seconds: dict[str, float] = {}
+
+    def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
+        """Called by TensorRT."""
+        self.seconds[layer_name] = self.seconds.get(layer_name, 0.0) + float(ms) * 1e-3
 
 
 class TorchEngine:
@@ -46,6 +59,24 @@ class TorchEngine:
             return self._run(feeds)
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfMemory(str(error)) from error
+
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, float]]:
+        """In a context of its own, so that other runs are not slowed down by the profiler."""
+        return TorchEngine(self._engine, str(self._device))._profile(feeds, runs)
+
+    def _profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, float]]:
+        times = LayerTimes()
+        self._context.profiler = times
+        # asked for when the stream is done, or the launch itself would wait for every layer
+        self._context.enqueue_emits_profile = False
+        found = []
+        for _ in range(runs):
+            times.seconds = {}
+            self.run(feeds)
+            if not self._context.report_to_profiler():
+                raise EngineFailure("TensorRT reports no times of the engine's layers")
+            found.append(times.seconds)
+        return found
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]

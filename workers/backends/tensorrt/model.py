@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from service.domain.costs import Precision
 from service.domain.errors import InvalidInput
 from service.domain.layers import Operation, Variant
 from service.domain.settings import WeightGranularity
@@ -17,6 +18,9 @@ from workers.backends.tensorrt.plans import PlanStore, plan_key
 from workers.backends.tensorrt.profile import input_ranges
 from workers.backends.tensorrt.seam import BuildRequest, Engine, EngineFailure, EngineMaker, InputRange
 from workers.backends.tensorrt.session import EngineSession
+from workers.backends.tensorrt.timed_layers import timed_runs
+from workers.engine.fixed_batch import length_of
+from workers.engine.latency import TimedRuns
 from workers.models.onnx_libraries import contents
 
 if TYPE_CHECKING:
@@ -97,6 +101,23 @@ class TensorRTModel:
                 continue
             for index, batch in enumerate(batches):
                 yield self._onnx.run_variant(session, variant, index, batch, self._onnx.feeds(batch))
+
+    def timed(
+        self, batch: Tensors, variants: Mapping[Precision, Variant], *, runs: int, warm_up: int
+    ) -> list[TimedRuns]:
+        """Each variant's layers by TensorRT's profiler, on one batch. Raises EngineFailure where one is not built."""
+        feeds, maker = self._onnx.feeds(batch), self._maker
+        found = []
+        for precision, variant in variants.items():
+            plan = self._plan(maker, variant, [{name: each.shape for name, each in feeds.items()}])
+            engine = maker.load(plan)
+            times = engine.profile(feeds, warm_up + runs)[warm_up:]
+            try:
+                layers = read_layers(engine.information())
+            except ValueError as error:
+                raise EngineFailure(str(error)) from error
+            found.append(timed_runs(layers, times, self._read.found, precision, samples=length_of(feeds)))
+        return found
 
     def _plan(self, maker: EngineMaker, variant: Variant, shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> bytes:
         """In the builder's thread."""

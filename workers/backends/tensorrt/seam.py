@@ -55,6 +55,9 @@ class Engine(Protocol):
     def information(self) -> str:
         """What the engine's inspector says of all its layers, JSON."""
 
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, float]]:
+        """For each run: layer, by the inspector's name → seconds on the GPU. Raises EngineFailure, or OutOfMemory."""
+
 
 class EngineMaker(Protocol):
     """Makes engines for one GPU."""
