@@ -26,3 +26,4 @@ curl -fsS "$API/v1/sweeps/$SWEEP/layers"                               # the tab
 curl -fsS "$API/v1/sweeps/$SWEEP/layers" -H 'Accept: text/csv'         # the same as CSV
 curl -fsS "$API/v1/sweeps/$SWEEP/fallback-layers"                      # the layers to keep in floating point
 curl -fsS "$API/v1/sweeps/$SWEEP/report.html" -o report.html           # one self-contained page
+curl -fsS "$API/v1/sweeps/$SWEEP/artifacts/calibration.cache" -o calibration.cache   # the ranges, as TensorRT 10 and before read them

@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
 
-def test_the_readme_shows_the_curl_example_as_it_is() -> None:
-    assert f"```bash\n{(ROOT / 'examples' / 'curl.sh').read_text()}```" in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", ["curl.sh", "cache.sh"])
+def test_the_readme_shows_the_scripts_as_they_are(name: str) -> None:
+    assert f"```bash\n{(ROOT / 'examples' / name).read_text()}```" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -34,6 +37,12 @@ def test_every_make_target_of_the_readme_exists() -> None:
     assert named <= targets
 
 
+def test_every_setting_of_the_readme_exists() -> None:
+    named = set(re.findall(r"QUANTSIEVE_([A-Z0-9_]+)", (ROOT / "README.md").read_text()))
+    assert named
+    assert named <= {name.upper() for name in Settings.model_fields}
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running service, as `make serve` starts it."""
@@ -41,16 +50,54 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield connection.url
 
 
-def test_the_curl_example_runs_as_written(service: str, tmp_path: Path) -> None:
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    script = [shutil.which("bash") or "bash", str(ROOT / "examples" / "curl.sh")]
-    done = subprocess.run(
-        script, cwd=tmp_path, env={**os.environ, "API": service}, capture_output=True, text=True, timeout=120
-    )
+@dataclass(frozen=True)
+class Ran:
+    """What a script said, and the folder that it ran in."""
+
+    said: str
+    folder: Path
+
+
+def script(name: str, folder: Path, service: str) -> Ran:
+    """A script of examples/, run in the folder."""
+    command = [shutil.which("bash") or "bash", str(ROOT / "examples" / name)]
+    environment = {**os.environ, "API": service}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "succeeded" in done.stdout
-    assert "block6.pointwise" in done.stdout
-    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    return Ran(done.stdout, folder)
+
+
+@pytest.fixture(scope="module")
+def curled(service: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return script("curl.sh", folder, service)
+
+
+def test_the_curl_example_runs_as_written(curled: Ran) -> None:
+    assert "succeeded" in curled.said
+    assert "block6.pointwise" in curled.said
+    assert (curled.folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_cache_example_runs_as_written_and_the_cache_comes_back(curled: Ran, service: str) -> None:
+    ran = script("cache.sh", curled.folder, service)
+    assert ran.said.count("succeeded") == 3
+    assert "block6.pointwise" in ran.said
+    assert (ran.folder / "back.cache").read_bytes() == (ran.folder / "calibration.cache").read_bytes()
+
+
+def test_the_commands_on_files_run_as_written(curled: Ran, service: str) -> None:
+    shutil.copy(ROOT / "examples" / "digits" / "digits.onnx", curled.folder / "model.onnx")
+    written = re.findall(r"^quantsieve ((?:convert|lint-qdq|run) .+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [each.split()[0] for each in written] == ["convert", "lint-qdq", "convert", "run"]
+    for each in written:
+        command = [sys.executable, "-c", "from service.cli.root import main; main()", *shlex.split(each)]
+        environment = {**os.environ, "QUANTSIEVE_URL": service, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=curled.folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{each}: {done.stdout}{done.stderr}"
+    assert (curled.folder / "back.cache").read_bytes() == (curled.folder / "calibration.cache").read_bytes()
+    assert (curled.folder / "quantsieve-out" / "mixed.onnx").exists()
 
 
 def test_the_python_example_runs_as_written(service: str, tmp_path: Path) -> None:
@@ -58,7 +105,7 @@ def test_the_python_example_runs_as_written(service: str, tmp_path: Path) -> Non
     assert "http://127.0.0.1:8080" in block
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     program = block.replace("http://127.0.0.1:8080", service)
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
     assert (tmp_path / "report.html").stat().st_size > 10_000
