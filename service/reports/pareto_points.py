@@ -87,7 +87,9 @@ def _ends(report: Report, decision: Decision) -> list[ParetoPoint]:
     found = []
     if control is not None and () not in tried:
         known = next((each for each in decision.curve if not each.fallback), None)
-        int8 = ParetoPoint(0, None, control.drop, None, _within(control.drop, decision.max_drop), False, "all int8", True)
+        int8 = ParetoPoint(
+            0, None, control.drop, None, _within(control.drop, decision.max_drop), False, "all int8", True
+        )
         found.append(replace(int8, cost=known.cost, predicted=known.predicted) if known else int8)
     layers = sum(each.scored for each in report.layers)
     if safest is not cheapest and len(safest.fallback) == layers and safest.fallback not in tried:
