@@ -81,6 +81,10 @@ def show_decision(console: Console, decision: Decision) -> None:
     )
     if decision.chosen is not None:
         console.print(Text(_verified(decision.chosen, decision)))
+        for line in _weighed(decision.chosen, decision):
+            console.print(Text(line))
+    if decision.samples_needed is not None:
+        console.print(Text(f"About {decision.samples_needed:,} samples in all would tell (an estimate)"))
     if decision.explanation:
         console.print(Text(decision.explanation))
 
@@ -89,3 +93,15 @@ def _verified(chosen: VerifiedVariant, decision: Decision) -> str:
     drop = chosen.score.drop
     line = f"Verified drop: {number_with_interval(drop)}, measured on {drop.samples} samples ({drop.method})"
     return line if decision.max_drop is None else f"{line}; budget {decision.max_drop:g}"
+
+
+def _weighed(chosen: VerifiedVariant, decision: Decision) -> list[str]:
+    found = []
+    if decision.confidence is not None:
+        found.append(f"Confidence: {100 * decision.confidence:g} %, on samples that the choice did not see")
+    if chosen.predicted is not None:
+        drop = chosen.predicted
+        found.append(f"Predicted drop (an estimate): {_number(drop.value)} [{_number(drop.low)}, {_number(drop.high)}]")
+    if chosen.cost is not None and decision.cost is not None:
+        found.append(f"Cost ({decision.cost}): {chosen.cost:g}")
+    return found

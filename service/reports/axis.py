@@ -28,11 +28,14 @@ class Axis:
 
     def at(self, value: float) -> float:
         """Where a value lies; what is beyond an end lies at that end."""
-        bounded = min(max(value, self.low), self.high)
+        return self.beyond(min(max(value, self.low), self.high))
+
+    def beyond(self, value: float) -> float:
+        """Where a value lies, outside of the drawing too; positive where the axis is logarithmic."""
         if self.log:
-            part = (math.log10(bounded) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+            part = (math.log10(value) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
         else:
-            part = (bounded - self.low) / (self.high - self.low)
+            part = (value - self.low) / (self.high - self.low)
         return self.start + part * (self.stop - self.start)
 
     def ticks(self) -> tuple[float, ...]:
@@ -61,10 +64,11 @@ def axis_of(found: Sequence[Interval], *, measure: str, start: float, stop: floa
         return Axis(
             10.0 ** math.floor(math.log10(min(positive))), 10.0 ** math.ceil(math.log10(highest)), start, stop, log=True
         )
-    return _linear([*values, *ends], start, stop)
+    return linear_axis([*values, *ends], start, stop)
 
 
-def _linear(values: Sequence[float], start: float, stop: float) -> Axis:
+def linear_axis(values: Sequence[float], start: float, stop: float) -> Axis:
+    """The linear axis that holds these values and zero, unless all are negative."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     if high >= 0:
         low, high = min(low, 0.0), max(high, 0.0)
@@ -72,6 +76,13 @@ def _linear(values: Sequence[float], start: float, stop: float) -> Axis:
         high = low + 1.0
     margin = 0.03 * (high - low)
     return Axis(low - margin if low < 0 else low, high + margin if high != 0 else high, start, stop)
+
+
+def span_axis(values: Sequence[float], start: float, stop: float) -> Axis:
+    """The linear axis from the smallest to the largest of these values, wherever zero is; for points, not for bars."""
+    low, high = min(values), max(values)
+    margin = 0.04 * (high - low) or 0.5 * abs(low) or 1.0
+    return Axis(low - margin, high + margin, start, stop)
 
 
 def _round_step(span: float) -> float:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from service.domain.layers import ALL_INT8, CONTROLS, FP32, FP32_REPEATED
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import SweepMode
+from service.reports.cost_quantity import CostQuantity
 from service.reports.cost_section import CostSection, cost_section
 from service.reports.decision_path import Step, draw_path, steps_of
 from service.reports.layer_rows import (
@@ -19,6 +20,8 @@ from service.reports.layer_rows import (
     layer_rows,
     measured_or_estimated,
 )
+from service.reports.pareto_plot import plot_of
+from service.reports.pareto_points import Pareto
 from service.reports.quantity import Quantity, counted, worsening
 from service.reports.ranking_chart import Bar, BarChart
 from service.reports.report import Report
@@ -70,6 +73,9 @@ class Page:
     rows: tuple[LayerRow, ...]
     steps: tuple[Step, ...]
     path: Markup | None
+    pareto: Pareto | None
+    pareto_plot: Markup | None
+    cost: CostQuantity | None
     quantity: Quantity
     fallback: tuple[str, ...]
     costs: CostSection | None
@@ -98,6 +104,8 @@ def _page(report: Report) -> Page:
     charted = [row for row in rows if row.result.score and row.result.score.drop.value is not None]
     measure, estimated = divergence_measure(report), any(row.result.estimate for row in rows)
     steps = steps_of(decision, report.controls.get(ALL_INT8)) if decision else ()
+    pareto = Pareto.of(report)
+    plot = plot_of(pareto, quantity) if pareto else None
     return Page(
         verdict=verdict_of(report),
         tiles=_tiles(report),
@@ -111,8 +119,11 @@ def _page(report: Report) -> Page:
         rows=rows,
         steps=steps,
         path=draw_path(steps, decision.max_drop, measure=report.metric.name, quantity=quantity)
-        if decision and steps
+        if decision and steps and pareto is None
         else None,
+        pareto=pareto,
+        pareto_plot=plot.draw() if plot else None,
+        cost=plot.cost if plot else None,
         quantity=quantity,
         fallback=decision.fallback_names if decision else (),
         costs=cost_section(report.costs, report.layers),

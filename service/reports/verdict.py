@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from service.domain.layers import ALL_INT8
+from service.domain.layers import ALL_INT8, FP32
 from service.domain.results import Decision
 from service.reports.quantity import Quantity, counted, worsening
 from service.reports.report import Report
@@ -41,10 +41,23 @@ def verdict_of(report: Report) -> Verdict:
 def _met(report: Report, decision: Decision) -> str:
     limit = Quantity.drop(report.metric).with_unit(decision.max_drop)
     if not decision.fallback:
-        return f"Every measured layer can run in int8: a {_drop(report, decision)}, within the budget of {limit}."
+        return (
+            f"Every measured layer can run in int8: a {_drop(report, decision)}, within the budget of {limit}."
+            f"{_promise(decision)}"
+        )
     return (
         f"Keep {_fallback(report, decision)} in floating point: a {_drop(report, decision)}, "
-        f"within the budget of {limit}{_instead(report)}."
+        f"within the budget of {limit}{_instead(report)}.{_promise(decision)}"
+    )
+
+
+def _promise(decision: Decision) -> str:
+    """What makes it more than a number: samples that the choice did not see."""
+    if decision.chosen is None or decision.confidence is None or decision.same_samples:
+        return ""
+    return (
+        f" Verified on {decision.chosen.score.drop.samples:,} samples that the choice did not see; the upper end of the "
+        "interval is within the budget."
     )
 
 
@@ -104,9 +117,38 @@ def _active(report: Report) -> int:
 
 
 def _caveats(report: Report, decision: Decision) -> tuple[str, ...]:
-    found = []
+    found = [*_predicted(report, decision), *_floating(report, decision)]
+    if decision.confidence is not None:
+        found.append(
+            f"Promised with {100 * decision.confidence:g}\u00a0% confidence, for data like that of the evaluation set."
+        )
     if decision.status == "met" and decision.certain is False:
         found.append("The upper end of the interval is above the budget: more samples would settle it.")
     if decision.same_samples:
         found.append("The list was chosen and verified on the same samples, so the drop may look a little too small.")
     return tuple(found)
+
+
+def _predicted(report: Report, decision: Decision) -> tuple[str, ...]:
+    chosen = decision.chosen
+    if chosen is None or chosen.predicted is None:
+        return ()
+    quantity, found, drop = Quantity.drop(report.metric), chosen.predicted, chosen.score.drop
+    told = (
+        f"Predicted for this list, an estimate: {quantity.with_unit(found.value)} (95\u00a0% of such lists would be "
+        f"measured at {quantity.number(found.low)} to {quantity.number(found.high)}); measured: {quantity.phrase(drop)}."
+    )
+    if drop.value is not None and not found.low <= drop.value <= found.high:
+        told += " That is outside of what was predicted: trust the other predictions less."
+    return (told,)
+
+
+def _floating(report: Report, decision: Decision) -> tuple[str, ...]:
+    """The level that all drops are from, where lists were searched by prediction."""
+    control = report.controls.get(FP32)
+    if control is None or control.metric.value is None or not decision.curve:
+        return ()
+    level = Quantity.level(report.metric).phrase(control.metric)
+    return (
+        f"With every layer in floating point {report.metric.name} is {level}, on {control.metric.samples:,} samples.",
+    )

@@ -5,12 +5,14 @@ from typing import Any
 
 from service.domain.layers import Layer, Operation, SkippedOperation, TensorSpec
 from service.domain.results import (
+    CurvePoint,
     Decision,
     Extent,
     Interval,
     LayerEstimate,
     LayerResult,
     LayerStatistics,
+    PredictedDrop,
     VariantScore,
     VerifiedVariant,
 )
@@ -145,6 +147,46 @@ def decision(layers: tuple[LayerResult, ...], **changes: Any) -> Decision:
         explanation="the shortest list along the ranking, of 6 measured, whose drop is within 0.01",
     )
     return found.model_copy(update=changes)
+
+
+def searched_report(**changes: Any) -> Report:
+    """A sweep that searched by prediction for few MACs, and verified on 1,000 held-out samples."""
+    whole = report()
+    found = decision(whole.layers)
+    ids = [each.layer.id for each in sorted(whole.layers, key=lambda each: each.rank or 10**6) if each.rank]
+    costs = [3.1e7 * kept for kept in range(len(ids) + 1)]
+
+    def predicted(kept: int) -> PredictedDrop:
+        value = 0.115 * math.exp(-1.3 * kept) + 0.0012
+        return PredictedDrop(value=value, low=value * 0.4, high=value * 1.7, variants=7, extrapolated=kept == 0)
+
+    curve = tuple(
+        CurvePoint(fallback=tuple(ids[:kept]), cost=cost, predicted=predicted(kept), bound=cost, gap=0.0)
+        for kept, cost in enumerate(costs)
+    )
+
+    def verified(kept: int, drop: float) -> VerifiedVariant:
+        score = scored("mixed", drop, 0.0025 + drop / 9)
+        score = score.model_copy(update={"drop": score.drop.model_copy(update={"samples": 1000})})
+        prediction = predicted(kept)
+        within = drop <= 0.01
+        return VerifiedVariant(
+            fallback=tuple(ids[:kept]), score=score, within_budget=within, cost=costs[kept], predicted=prediction
+        )
+
+    drops = {1: 0.0315, 2: 0.0121, 3: 0.0062, 4: 0.0025, 5: 0.0021, 7: 0.0015}
+    measured_lists = tuple(verified(kept, drop) for kept, drop in drops.items())
+    update = {
+        "algorithm": "optimal",
+        "fallback": tuple(ids[:3]),
+        "chosen": measured_lists[2],
+        "measured": measured_lists,
+        "same_samples": False,
+        "confidence": 0.975,
+        "cost": "macs",
+        "curve": curve,
+    }
+    return whole.model_copy(update={"decision": found.model_copy(update=update | changes)})
 
 
 def estimated(result: LayerResult) -> LayerResult:
