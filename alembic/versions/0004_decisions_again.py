@@ -26,9 +26,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("result", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["sweep_id"], ["sweeps.id"], name=op.f("fk_selections_sweep_id"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["sweep_id"], ["sweeps.id"], name=op.f("fk_selections_sweep_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_selections")),
     )
     op.create_index(op.f("ix_selections_sweep_id"), "selections", ["sweep_id"], unique=False)
