@@ -1,6 +1,6 @@
 """Several sweeps' layer tables against each other, pair by pair."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, Any
 
@@ -14,7 +14,6 @@ from service.api.results import ended_or
 from service.domain.comparison import TableComparison
 from service.domain.errors import Conflict, InvalidInput
 from service.domain.results import Interval, LayerResult
-from service.domain.settings import SweepMode
 from service.domain.states import SweepState
 from service.store import sweeps
 from service.store.tables import SweepRow
@@ -60,7 +59,7 @@ class SettingDifference(BaseModel):
 class PairComparison(BaseModel):
     """Two tables of layers, matched by name. ``settings``: what differs between the sweeps.
 
-    Layers are ranked by what their sweep ranked them by: the drop that was measured, else the estimate.
+    Layers are ranked by the drop of their sweep's metric; where layers were probed, by the measure of the probes.
     """
 
     first: str
@@ -109,25 +108,26 @@ def _wanted(ids: str) -> list[str]:
 
 
 def _table(session: Session, row: SweepRow) -> dict[str, Interval]:
-    """Layer name → its sensitivity, larger where it is worse in int8; raises Conflict where there is none."""
+    """Layer name → its sensitivity, in either mode larger where int8 does more; raises Conflict where there is none."""
     if row.state != SweepState.SUCCEEDED:
         message = f"sweep {row.id} is {row.state} (phase {row.phase}); its table is not complete"
         raise ended_or(row, Conflict(message, code="layers-not-ready"))
-    mode = SweepMode(row.settings["mode"])
-    return {each.layer.name: _sensitivity(each, mode) for each in sweeps.layers(session, row) if each.scored}
+    scored = [each for each in sweeps.layers(session, row) if each.scored]
+    if any(each.estimate for each in scored):
+        measure = _probed_measure(scored, metric=row.settings["metric"]["name"])
+        return {each.layer.name: _measure(each, measure) for each in scored}
+    return {each.layer.name: each.score.drop for each in scored if each.score}
 
 
-def _sensitivity(each: LayerResult, mode: SweepMode) -> Interval:
-    if each.score is None:
-        assert each.estimate is not None
-        measures = each.estimate.measures
-        return measures["kl"] if "kl" in measures else measures["mse"]
-    drop = each.score.drop
-    if mode is SweepMode.ONE_ON:
-        return drop
-    # the drop that is left without the layer: the less, the more sensitive it is
-    low, value, high = (None if end is None else -end for end in (drop.high, drop.value, drop.low))
-    return drop.model_copy(update={"low": low, "value": value, "high": high})
+def _probed_measure(scored: Sequence[LayerResult], *, metric: str) -> str:
+    """What probed layers are ranked by, whether they were measured too or not."""
+    known = all(each.estimate is None or "kl" in each.estimate.measures for each in scored)
+    return "kl" if known and metric != "mse" else "mse"
+
+
+def _measure(each: LayerResult, measure: str) -> Interval:
+    found = [side.measures[measure] for side in (each.score, each.estimate) if side and measure in side.measures]
+    return found[0]
 
 
 def _settings(row: SweepRow) -> dict[str, Any]:
