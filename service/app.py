@@ -11,7 +11,19 @@ from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.api import calibrations, conversions, datasets, health, models, problems, results, sweeps, workers
+from service.api import (
+    calibrations,
+    comparisons,
+    conversions,
+    datasets,
+    health,
+    models,
+    problems,
+    results,
+    selections,
+    sweeps,
+    workers,
+)
 from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
 from service.api.guard import Guard
@@ -31,8 +43,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     datasets.router,
     calibrations.router,
+    comparisons.router,  # before the sweeps, whose ids its path would be taken for
     sweeps.router,
     results.router,
+    selections.router,
     conversions.router,
     workers.router,
     health.router,

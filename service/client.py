@@ -10,6 +10,7 @@ import httpx
 
 from service.domain.conversion import ConversionSettings
 from service.domain.errors import QuantsieveError
+from service.domain.selections import SelectionQuestion
 from service.domain.settings import Preprocessing, SweepSettings
 from service.domain.states import ConversionState, ResourceState, SweepState
 
@@ -121,6 +122,20 @@ class Client:
     def artifact(self, sweep_id: str, name: str) -> bytes:
         """One of these files."""
         return self._send("GET", f"/v1/sweeps/{sweep_id}/artifacts/{name}").content
+
+    def select(self, sweep_id: str, question: SelectionQuestion) -> Document:
+        """Decide again from what a decided sweep measured; at once, an estimate where ``state`` is predicted."""
+        body = question.model_dump(mode="json", exclude_unset=True)
+        return self._json("POST", f"/v1/sweeps/{sweep_id}/selections", json=body)
+
+    def selections(self, sweep_id: str) -> list[Document]:
+        """All selections of a sweep side by side, the oldest first."""
+        items: list[Document] = self._json("GET", f"/v1/sweeps/{sweep_id}/selections")["items"]
+        return items
+
+    def compare(self, *sweep_ids: str) -> Document:
+        """How far the layer tables of several sweeps agree, pair by pair."""
+        return self._json("GET", "/v1/sweeps/compare", params={"ids": ",".join(sweep_ids)})
 
     def cancel(self, sweep_id: str) -> Document:
         """Cancel a sweep; one that has ended stays as it is."""

@@ -65,9 +65,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
             f"format {subjects.model.format} does not leave; leave it out"
         )
         raise InvalidInput(message, field="fallback_precision")
-    _check_selection(settings)
-    _check_method(settings)
-    _check_metric(settings, subjects.dataset)
+    check_question(settings, subjects.dataset)
     _check_samples(settings, subjects)
     warnings = check_workers(backend, live)
     return Admission(subjects, backend, warnings)
@@ -150,6 +148,13 @@ def _check_quantization(settings: SweepSettings, backend: BackendName) -> None:
             "itself, per channel"
         )
         raise InvalidInput(message, field="weights")
+
+
+def check_question(settings: SweepSettings, dataset: DatasetRow) -> None:
+    """Whether selection, budget, method and metric go together; raises InvalidInput."""
+    _check_selection(settings)
+    _check_method(settings)
+    _check_metric(settings, dataset)
 
 
 def _check_selection(settings: SweepSettings) -> None:

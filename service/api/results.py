@@ -49,7 +49,7 @@ def get_layers(services: InServices, sweep_id: SweepId, accept: Accept = "*/*") 
         sweep = sweeps.get(session, sweep_id)
         layers, scores = sweeps.layers(session, sweep), sweeps.scores(session, sweep_id)
     if not layers:
-        raise _ended_or(sweep, Conflict("the layers are not known before planning is done", code="layers-not-ready"))
+        raise ended_or(sweep, Conflict("the layers are not known before planning is done", code="layers-not-ready"))
     if prefers_csv(accept):
         table = to_csv(layers, sweeps.costs(sweep))
         return Response(table, media_type="text/csv; charset=utf-8", headers={"Vary": "Accept"})
@@ -104,10 +104,10 @@ def _ready(sweep: SweepRow) -> None:
     if sweep.state == SweepState.SUCCEEDED:
         return
     waiting = f"sweep {sweep.id} is {sweep.state} (phase {sweep.phase}); its report is not ready"
-    raise _ended_or(sweep, Conflict(waiting, code="report-not-ready"))
+    raise ended_or(sweep, Conflict(waiting, code="report-not-ready"))
 
 
-def _ended_or(sweep: SweepRow, waiting: Conflict) -> Conflict:
+def ended_or(sweep: SweepRow, waiting: Conflict) -> Conflict:
     """The problem to show: why the sweep gave nothing where it has ended, else that it is not ready."""
     if sweep.state == SweepState.FAILED:
         return Conflict(f"sweep {sweep.id} failed: {sweep.problem}", code="sweep-failed")

@@ -85,7 +85,11 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | 
 
 def step(evidence: Evidence, selection: SelectionSettings, budget: Budget | None) -> tuple[Fallback, ...] | Decision:
     """The lists that are to be measured next, on both parts of the samples, or the decision with its curve."""
-    asked = asked_of(evidence, selection, budget)
+    return answered(evidence, selection, asked_of(evidence, selection, budget))
+
+
+def answered(evidence: Evidence, selection: SelectionSettings, asked: Verification) -> tuple[Fallback, ...] | Decision:
+    """The same, where the search that the selection asks for is made already."""
     measured = {each.fallback: _judged(each) for each in evidence.measured}
     if selection.algorithm in NAMING:
         measured = {each.fallback: measured[each.fallback] for each in asked.curve if each.fallback in measured}

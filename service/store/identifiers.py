@@ -16,6 +16,7 @@ class Prefix(StrEnum):
     CALIBRATION = "cal"
     SWEEP = "swp"
     CONVERSION = "cnv"
+    SELECTION = "sel"
     UNIT = "unt"
     WORKER = "wrk"
 

@@ -101,6 +101,8 @@ class SweepRow(Table):
     """A sweep: what was asked, where it stands, what it found.
 
     ``calibration_id``: the evaluation set that calibrates; ``cache_id``: the cache that has the ranges instead.
+    ``evidence``: what the decision rests on, read only where it is asked for; None before there is a decision, and of
+    a race.
     """
 
     __tablename__ = "sweeps"
@@ -123,6 +125,7 @@ class SweepRow(Table):
     amax: Mapped[dict[str, Any]]
     warnings: Mapped[list[Any]]
     decision: Mapped[dict[str, Any]]
+    evidence: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
     environment: Mapped[dict[str, Any]]
     created_at: Mapped[float]
     started_at: Mapped[float | None]
@@ -167,6 +170,19 @@ class ArtifactRow(Table):
     media_type: Mapped[str]
     sha256: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
+
+
+class SelectionRow(Table):
+    """Another selection from what a sweep measured: ``settings`` are a Question, ``result`` is its Selected."""
+
+    __tablename__ = "selections"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), index=True)
+    settings: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    result: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
 
 
 class UnitRow(Table):

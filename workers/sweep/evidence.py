@@ -93,7 +93,7 @@ def _measured(board: Scoreboard, held_out: Scoreboard | None, measure: Measure) 
     lists |= {fallback_of(name): name for name in board.variants if name.startswith(MIXED_PREFIX)}
     return [
         MeasuredList(
-            fallback=fallback,
+            fallback=tuple(sorted(fallback)),
             choice=board.score(name),
             held_out=held_out.score(name) if held_out is not None else None,
             noise=_value(board.score(name), measure),

@@ -71,6 +71,8 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             return _next_round(session, sweep, outcome)
         case Decided():
             sweep.decision = outcome.decision.model_dump(mode="json")
+            if outcome.evidence is not None:
+                sweep.evidence = outcome.evidence.model_dump(mode="json")
             return _queue(session, sweep, Phase.REPORT, [NewUnit(UnitKind.REPORT, sweep.id, sweep.backend)])
         case Reported():
             end_sweep(session, sweep, SweepState.SUCCEEDED)

@@ -117,6 +117,7 @@ OPERATIONS = {
     "create_sweep", "list_sweeps", "get_sweep", "cancel_sweep", "delete_sweep",
     "get_layers", "get_report_json", "get_report_html", "get_fallback_layers", "list_artifacts", "get_artifact",
     "create_conversion", "list_conversions", "get_conversion", "get_conversion_file", "delete_conversion",
+    "create_selection", "list_selections", "get_selection", "delete_selection", "compare_sweeps",
     "list_workers", "get_health", "get_readiness",
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from sqlalchemy import inspect
 
 from alembic import command
 from service.store.database import Database
-from service.store.tables import Table, UnitRow
+from service.store.tables import SweepRow, Table, UnitRow
 from tests.service.store.conftest import Rows
 
 
@@ -35,6 +35,20 @@ def test_a_sweep_keeps_its_rows_when_it_learns_of_caches_and_when_it_forgets_the
             connection.commit()
     assert rows.get(sweep_id).cache_id is None
     with database.read() as session:
+        assert [row.id for row in session.query(UnitRow).order_by(UnitRow.id)] == before
+
+
+def test_a_sweep_keeps_its_rows_when_decisions_learn_to_keep_their_evidence(database: Database, rows: Rows):
+    sweep_id = rows.sweep()
+    with database.read() as session:
+        before = [row.id for row in session.query(UnitRow).order_by(UnitRow.id)]
+    for move in ("0003", "head"):
+        with database._writer.connect() as connection:
+            change = command.downgrade if move == "0003" else command.upgrade
+            change(database.alembic_config(connection), move)
+            connection.commit()
+    with database.read() as session:
+        assert session.get_one(SweepRow, sweep_id).evidence is None
         assert [row.id for row in session.query(UnitRow).order_by(UnitRow.id)] == before
 
 

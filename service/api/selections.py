@@ -1,0 +1,193 @@
+"""Selections: another budget, cost, pins or algorithm, decided again from what a sweep has measured."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Path, Response
+from pydantic import BaseModel
+
+from service.api.admission import check_question
+from service.api.deps import InServices
+from service.api.problems import documented
+from service.api.results import ended_or
+from service.api.sweeps import SweepId
+from service.api.times import instant
+from service.domain.costs import CostName
+from service.domain.errors import Conflict, InvalidInput
+from service.domain.results import Interval, PredictedDrop
+from service.domain.selections import Selected, SelectionQuestion, SelectionStatus
+from service.domain.settings import Budget, SelectionAlgorithm, SweepMethod, SweepSettings
+from service.domain.states import SweepState
+from service.store import selections, sweeps
+from service.store.tables import DatasetRow, SelectionRow, SweepRow
+
+router = APIRouter(prefix="/v1/sweeps/{sweep_id}/selections", tags=["selections"])
+
+SelectionId = Annotated[str, Path(max_length=64, description="A selection's id, such as `sel_4q8c1z0rk2vx`.")]
+HOLDOUT = "selection.holdout"
+Asked = Annotated[
+    SelectionQuestion,
+    Body(
+        openapi_examples={
+            "a smaller budget": {"value": {"budget": {"max_drop": 0.005}}},
+            "another cost": {"value": {"selection": {"cost": "weight_bytes"}, "budget": {"max_drop": 0.01}}},
+            "a layer that must not be int8": {
+                "value": {"selection": {"never_int8": ["head.*"]}, "budget": {"max_drop": 0.01, "relative": True}}
+            },
+        }
+    ),
+]
+
+
+class SelectionView(BaseModel):
+    """A selection: what was asked, with the algorithm and the held-out share in force, and the answer.
+
+    ``state`` verified: by lists that the sweep had measured already; predicted: an estimate, nothing of it is measured.
+    The confidence of a decision is that of one question; of the best of many it is less.
+    """
+
+    id: str
+    sweep: str
+    question: SelectionQuestion
+    result: Selected
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: SelectionRow) -> "SelectionView":
+        """The view of a stored row."""
+        return cls(
+            id=row.id,
+            sweep=row.sweep_id,
+            question=SelectionQuestion.model_validate(row.settings),
+            result=Selected.model_validate(row.result),
+            created_at=instant(row.created_at),
+        )
+
+
+class SelectionSummary(BaseModel):
+    """One row of the comparison of selections. ``floating``: how many layers stay in floating point.
+
+    ``cost_value`` is by ``cost``; ``measured``: the drop where the list was run.
+    """
+
+    id: str
+    state: str
+    status: SelectionStatus
+    algorithm: str
+    cost: CostName
+    budget: Budget
+    floating: int
+    cost_value: float
+    predicted: PredictedDrop | None
+    measured: Interval | None
+    upper_within: bool | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, view: SelectionView) -> "SelectionSummary":
+        """The row of a selection."""
+        found = view.result
+        return cls(
+            id=view.id,
+            state=found.state,
+            status=found.status,
+            algorithm=found.algorithm,
+            cost=view.question.selection.cost,
+            budget=view.question.budget,
+            floating=len(found.fallback),
+            cost_value=found.cost,
+            predicted=found.predicted,
+            measured=found.measured,
+            upper_within=found.upper_within,
+            created_at=view.created_at,
+        )
+
+
+class SelectionList(BaseModel):
+    """All selections of a sweep side by side, the oldest first."""
+
+    items: list[SelectionSummary]
+
+
+@router.post("", status_code=201, responses=documented(400, 404, 409))
+def create_selection(question: Asked, response: Response, services: InServices, sweep_id: SweepId) -> SelectionView:
+    """Decide again, at once and without a worker.
+
+    What the sweep has measured decides where it can (`verified`). Else the answer is an estimate (`predicted`): the
+    cheapest candidate whose predicted drop is within the budget, and the whole predicted curve.
+    """
+    # here, since the service starts without the libraries of the search
+    from service.selection.evidence import Evidence
+    from service.selection.what_if import what_if
+
+    with services.database.read() as session:
+        sweep = sweeps.get(session, sweep_id)
+        evidence = Evidence.model_validate(_evidence(sweep))
+        dataset = session.get_one(DatasetRow, sweep.dataset_id)
+    in_force = _in_force(SweepSettings.model_validate(sweep.settings), question, dataset, held_out=evidence.held_out)
+    found = what_if(evidence, in_force.selection, in_force.budget)
+    with services.database.write() as session:
+        view = SelectionView.of(selections.add(session, sweep_id, in_force, found))
+    response.headers["Location"] = f"/v1/sweeps/{sweep_id}/selections/{view.id}"
+    return view
+
+
+@router.get("", responses=documented(404))
+def list_selections(services: InServices, sweep_id: SweepId) -> SelectionList:
+    """What was asked of a sweep, side by side."""
+    with services.database.read() as session:
+        views = [SelectionView.of(row) for row in selections.of_sweep(session, sweep_id)]
+    return SelectionList(items=[SelectionSummary.of(view) for view in views])
+
+
+@router.get("/{selection_id}", responses=documented(404))
+def get_selection(services: InServices, sweep_id: SweepId, selection_id: SelectionId) -> SelectionView:
+    """One selection, with its curve."""
+    with services.database.read() as session:
+        return SelectionView.of(selections.get(session, sweep_id, selection_id))
+
+
+@router.delete("/{selection_id}", status_code=204, responses=documented(404))
+def delete_selection(services: InServices, sweep_id: SweepId, selection_id: SelectionId) -> None:
+    """Delete a selection; the sweep and its decision stay as they are."""
+    with services.database.write() as session:
+        selections.remove(session, sweep_id, selection_id)
+
+
+def _evidence(sweep: SweepRow) -> dict[str, object]:
+    """What the decision rests on; raises Conflict where there is none, with what would be right."""
+    if sweep.settings["method"] == SweepMethod.RACING:
+        message = (
+            f"sweep {sweep.id} is a race, whose layers have no number on all samples to decide again by; make a sweep "
+            "with method exact, probe or probe_then_exact (what this one measured is not measured again)"
+        )
+        raise Conflict(message, code="no-evidence")
+    if sweep.evidence is not None:
+        return sweep.evidence
+    if sweep.state == SweepState.SUCCEEDED:
+        message = (
+            f"sweep {sweep.id} was decided by a version that did not keep what a decision rests on; make the sweep "
+            "again (what it measured is not measured again)"
+        )
+        raise Conflict(message, code="no-evidence")
+    waiting = f"sweep {sweep.id} is {sweep.state} (phase {sweep.phase}); it is not decided yet"
+    raise ended_or(sweep, Conflict(waiting, code="decision-not-ready"))
+
+
+def _in_force(
+    sweep: SweepSettings, question: SelectionQuestion, dataset: DatasetRow, *, held_out: int
+) -> SelectionQuestion:
+    """The question with its algorithm and the held-out share of the sweep; raises InvalidInput."""
+    asked = sweep.model_copy(update={"selection": question.selection, "budget": question.budget})
+    check_question(asked, dataset)
+    if asked.algorithm is SelectionAlgorithm.GREEDY:
+        return question
+    share = sweep.selection.holdout if held_out else 0.0
+    if "holdout" in question.selection.model_fields_set and question.selection.holdout != share:
+        message = (
+            f"{HOLDOUT}: {question.selection.holdout:g} was asked for, but the sweep held out {share:g} of its samples "
+            "before it measured; leave it out"
+        )
+        raise InvalidInput(message, field=HOLDOUT)
+    selection = asked.selection_in_force.model_copy(update={"holdout": share})
+    return question.model_copy(update={"selection": selection})

@@ -1,0 +1,151 @@
+"""Another selection from the evidence of a sweep, at once: by what is measured if that decides, else by prediction.
+
+Whatever was measured first decides, by the rules of the sweep itself; so its own question has its own answer. Only
+where more would have to be measured is the answer a prediction: the cheapest candidate that is thought to be within.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from service.domain.errors import InvalidInput, SweepFailure
+from service.domain.results import CurvePoint, Decision, PredictedDrop, VariantScore
+from service.domain.selections import Selected, SelectionStatus
+from service.domain.settings import Budget, SelectionAlgorithm, SelectionSettings
+from service.selection.budget import Limit, limit_of
+from service.selection.candidates import Candidate, Fallback, candidate
+from service.selection.decide import Question, next_step
+from service.selection.evidence import Evidence, answered, asked_of, predicted_curve
+from service.selection.problem import Problem, within
+from service.selection.verification import Verification
+
+RELATIVE = "budget.relative"
+
+
+def what_if(evidence: Evidence, selection: SelectionSettings, budget: Budget) -> Selected:
+    """The answer; ``selection`` names its algorithm.
+
+    Raises InvalidInput where pins contradict or match nothing, where a cost is not known, and for a relative budget
+    where the fp32 metric is zero or undefined.
+    """
+    limit = _limit(evidence, budget)
+    asked = asked_of(evidence, selection, budget)
+    if selection.algorithm is SelectionAlgorithm.GREEDY:
+        asked = replace(asked, curve=_along_the_ranking(evidence, asked.problem))
+        found = next_step(_question(evidence, selection, limit), _measured_prefixes(evidence))
+    else:
+        found = answered(evidence, selection, asked)
+    curve = predicted_curve(evidence, asked)
+    if isinstance(found, Decision):
+        return _verified(_Asked(asked, limit, curve), found)
+    return _predicted(_Asked(asked, limit, curve))
+
+
+def _limit(evidence: Evidence, budget: Budget) -> Limit:
+    try:
+        return limit_of(budget, evidence.fp32)
+    except SweepFailure as error:  # there it ends a sweep, here it is a field of the question
+        raise InvalidInput(error.message, field=RELATIVE, code=error.code) from None
+
+
+def _question(evidence: Evidence, selection: SelectionSettings, limit: Limit) -> Question:
+    return Question(
+        selection=selection,
+        limit=limit,
+        ranking=evidence.ranking,
+        sensitivities=evidence.sensitivities,
+        names=evidence.names,
+    )
+
+
+def _prefixes(evidence: Evidence) -> list[Fallback]:
+    order = [each.layer_id for each in evidence.ranking]
+    return [tuple(order[:length]) for length in range(len(order) + 1)]
+
+
+def _measured_prefixes(evidence: Evidence) -> dict[Fallback, VariantScore]:
+    """In the order of the ranking, as the search along it names lists."""
+    scores = {each.fallback: each.choice for each in evidence.measured}
+    return {each: scores[key] for each in _prefixes(evidence) if (key := tuple(sorted(each))) in scores}
+
+
+def _along_the_ranking(evidence: Evidence, problem: Problem) -> tuple[Candidate, ...]:
+    return tuple(candidate(problem, problem.configuration(each)) for each in _prefixes(evidence))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    search: Verification
+    limit: Limit
+    curve: tuple[CurvePoint, ...]
+
+    def answer(self, **found: Any) -> Selected:
+        """With all that hangs on the list alone."""
+        problem, fallback = self.search.problem, tuple(sorted(found.pop("fallback")))
+        interval = found["measured"] or found["predicted"]
+        return Selected(
+            algorithm=self.search.algorithm,
+            fallback=fallback,
+            fallback_names=tuple(self.search.names[each] for each in fallback),
+            cost=problem.cost(problem.configuration(fallback)),
+            max_drop=self.limit.max_drop,
+            upper_within=within(interval.high, self.limit.max_drop) if interval and interval.high is not None else None,
+            notes=problem.notes,
+            curve=self.curve,
+            **found,
+        )
+
+    @property
+    def all_floating(self) -> Fallback:
+        """All that may be in floating point, which remains where nothing is within."""
+        return self.search.problem.layers(self.search.problem.all_floating())
+
+
+def _verified(asked: _Asked, decision: Decision) -> Selected:
+    assert decision.status != "no_budget"
+    fallback = tuple(sorted(decision.fallback))
+    chosen = decision.chosen
+    predicted = next((each.predicted for each in asked.curve if each.fallback == fallback), None)
+    return asked.answer(
+        state="verified",
+        status=decision.status,
+        fallback=fallback,
+        predicted=chosen.predicted if chosen and chosen.predicted else predicted,
+        measured=chosen.score.drop if chosen else None,
+        explanation=decision.explanation,
+        decision=decision.model_copy(update={"curve": ()}),
+    )
+
+
+def _predicted(asked: _Asked) -> Selected:
+    """The cheapest candidate with a layer in int8 whose predicted drop is within."""
+    limit = asked.limit.max_drop
+    open_to_all = [each for each in asked.curve if len(each.fallback) < len(asked.search.names)]
+    known = [(each, each.predicted) for each in open_to_all if each.predicted is not None]
+    if not known:
+        why = "no drop of this sweep is defined, so that none can be predicted; measure on other data or another metric"
+        return _estimate(asked, "not_predictable", asked.all_floating, None, why)
+    inside = [(each, predicted) for each, predicted in known if within(predicted.value, limit)]
+    if not inside:
+        why = f"an estimate: of {len(known)} candidates none has a predicted drop within {limit:g}"
+        return _estimate(asked, "predicted_not_met", asked.all_floating, None, why)
+    best, predicted = min(inside, key=lambda pair: (pair[0].cost, pair[1].value))
+    upper = "" if within(predicted.high, limit) else "not "
+    why = (
+        f"an estimate, not measured: the cheapest of {len(known)} candidates whose predicted drop is within {limit:g}; "
+        f"the upper end of its interval, {predicted.high:.3g}, is {upper}within"
+    )
+    return _estimate(asked, "predicted_met", best.fallback, predicted, why)
+
+
+def _estimate(
+    asked: _Asked, status: SelectionStatus, fallback: Fallback, predicted: PredictedDrop | None, explanation: str
+) -> Selected:
+    return asked.answer(
+        state="predicted",
+        status=status,
+        fallback=fallback,
+        predicted=predicted,
+        measured=None,
+        explanation=explanation,
+        decision=None,
+    )
