@@ -18,7 +18,6 @@ from service.domain.errors import Conflict, NotFound
 from service.domain.settings import BackendName
 from service.domain.states import ConversionState
 from service.store import conversions, workers
-from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.tables import ConversionFileRow, ConversionRow
 
@@ -135,4 +134,4 @@ def delete_conversion(services: InServices, conversion_id: ConversionId, backgro
     """Delete a conversion with its files; one that has not ended is given up."""
     with services.database.write() as session:
         conversions.remove(session, conversion_id)
-    background.add_task(remove_leftovers, services.database, services.blobs)
+    background.add_task(tidy, services)

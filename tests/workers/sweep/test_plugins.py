@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from workers.calibration.cache import read_cache
 
 from service.domain.states import ResourceState, SweepState
 from service.inspection.calibration_cache import read_cache
