@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(default=None, description="Celery broker URL; default: a folder in data_dir.")
     blob_url: str | None = Field(
         default=None,
-        description="Where uploaded and produced files are kept: a folder, or s3://bucket/prefix; default: in data_dir.",
+        description="Folder of uploaded and produced files, or s3://bucket/prefix; default: a folder in data_dir.",
     )
     blob_cache_dir: Path | None = Field(
         default=None, description="Folder of this machine's copies of files in S3; default: in data_dir."

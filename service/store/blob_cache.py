@@ -127,8 +127,8 @@ class BlobCache:
                 taken -= size
         if taken + needed > self.limit:
             raise CacheFull(
-                f"the cache of files may take {self.limit} bytes, of which {taken} are in use; {needed} more are needed: "
-                "set QUANTSIEVE_BLOB_CACHE_BYTES higher"
+                f"the cache of files may take {self.limit} bytes, {taken} are in use, and {needed} more are "
+                "needed: set QUANTSIEVE_BLOB_CACHE_BYTES higher"
             )
 
     @contextmanager

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import boto3.exceptions
 import botocore.exceptions
 import s3transfer.exceptions
-import urllib3.exceptions
 
 from service.store.blobs import StorageUnavailable, no_such_file
 
@@ -27,7 +26,6 @@ NETWORK = (
     s3transfer.exceptions.RetriesExceededError,
     s3transfer.exceptions.S3DownloadFailedError,
     s3transfer.exceptions.TransferNotDoneError,
-    urllib3.exceptions.HTTPError,
 )
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 MISSING_FILE = {"NoSuchKey"}

@@ -72,7 +72,7 @@ class Installation:
 
     @classmethod
     def at(cls, folder: Path, **settings: Any) -> "Installation":
-        made = Settings(data_dir=folder, database_url=None, broker_url=None, blob_dir=None, **settings)
+        made = Settings(data_dir=folder, database_url=None, broker_url=None, blob_url=None, **settings)
         return cls(WorkerContext.open(made, "wrk_test"))
 
     def again(self, worker_id: str = "wrk_other") -> "Installation":
