@@ -46,7 +46,8 @@ def doctor(
     table = Table(title=f"quantsieve {__version__} · Python {platform.python_version()} · {platform.platform()}")
     for heading in ("part", "", "what was found"):
         table.add_column(heading, overflow="fold")
-    for part, good, found in [*_backends(settings), *_brokers(settings), _database(settings), _files(settings), *_disk(settings)]:
+    kept = (_database(settings), _files(settings))
+    for part, good, found in [*_backends(settings), *_brokers(settings), *kept, *_disk(settings)]:
         table.add_row(part, Text("yes", "green") if good else Text("no", "yellow"), Text(found))
     stdout().print(table)
 
