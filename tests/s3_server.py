@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def environment(url: str) -> dict[str, str]:
     }
 
 
+@cache
 def client(url: str) -> Any:
     """The test's own look into the server."""
     import boto3

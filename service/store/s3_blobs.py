@@ -41,9 +41,9 @@ class S3BlobStore(BlobStore):
         self.cache = cache
         self.incoming = cache.folder / "incoming"
         self.incoming.mkdir(parents=True, exist_ok=True)
-        self._client = _client(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS)
-        self._asking = _client(
-            connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS, retries={"total_max_attempts": 1}
+        self._client, self._asking = _clients(
+            Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS),
+            Config(connect_timeout=CHECK_SECONDS, read_timeout=CHECK_SECONDS, retries={"total_max_attempts": 1}),
         )
         self._prefix = f"{location.prefix}/" if location.prefix else ""
         self._parts = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
@@ -172,10 +172,11 @@ class S3BlobStore(BlobStore):
         return name if is_name(name) else None
 
 
-def _client(**config: Any) -> Any:
-    """A client, which may be used by all threads; raises InvalidInput where the environment's settings are wrong."""
+def _clients(*configs: Config) -> list[Any]:
+    """Clients, which all threads may use; raises InvalidInput where the environment's settings are wrong."""
     try:
-        return boto3.session.Session().client("s3", config=Config(**config))
+        session = boto3.session.Session()
+        return [session.client("s3", config=each) for each in configs]
     except (BotoCoreError, ValueError) as error:
         raise InvalidInput(f"the environment's settings for S3: {first_line(error)}", field="blob_url") from error
 
