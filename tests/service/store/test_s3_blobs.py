@@ -1,4 +1,4 @@
-"""A bucket that is missing, refuses, is cut off in the midst, or whose client was killed: said plainly, nothing lost."""
+"""A bucket that is missing, refuses or is cut off, and clients that are killed: said plainly, and nothing is lost."""
 
 import hashlib
 import os
@@ -104,9 +104,11 @@ def test_a_network_that_is_cut_is_named_as_that_and_all_works_again_once_it_is_m
     assert store.put(b"content").sha256 == CONTENT
 
 
-def test_a_wrong_endpoint_is_said_before_anything_is_asked(s3: S3Server, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(InvalidInput, match="Invalid endpoint"):
-        patch.setenv("AWS_ENDPOINT_URL_S3", "nowhere")
+def test_a_wrong_endpoint_is_said_before_anything_is_asked(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "nowhere")
+    with pytest.raises(InvalidInput, match="Invalid endpoint"):
         opened(tmp_path)
 
 
