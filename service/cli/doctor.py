@@ -153,7 +153,7 @@ def _files(settings: Settings) -> Finding:
         cause = f": {first_line(error.__cause__, most=1000)}" if error.__cause__ is not None else ""
         return ("files", False, f"{storage}: {first_line(error)}{cause}")
     copies = f"copies in {settings.resolved_blob_cache_dir}, at most {settings.blob_cache_bytes / 2**30:.0f} GiB"
-    return ("files", True, f"{storage} · a file was stored, read and deleted · {copies}")
+    return ("files", True, f"{store} · a file was stored, read and deleted · {copies}")
 
 
 def _disk(settings: Settings) -> list[Finding]:

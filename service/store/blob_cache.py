@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -138,7 +139,7 @@ class BlobCache:
             yield
 
 
-def _verify(file: BinaryIO, blob: Blob) -> None:
+def _verify(file: BufferedRandom, blob: Blob) -> None:
     file.flush()
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

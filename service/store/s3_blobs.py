@@ -53,6 +53,9 @@ class S3BlobStore(BlobStore):
         """The server's URL."""
         return str(self._client.meta.endpoint_url)
 
+    def __str__(self) -> str:
+        return f"{self.location} at {self.endpoint}"
+
     def writer(self) -> BlobWriter:
         """Begin a new file; use it in a ``with`` block."""
         return BlobWriter(self.incoming, self._keep)
