@@ -11,7 +11,6 @@ from sqlalchemy import update
 
 from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
 from service.store.leftovers import remove_leftovers
-from service.store.s3_blobs import S3BlobStore
 from service.store.tables import UnitRow
 from tests.cut_line import Line, cut_line
 from tests.s3_server import BUCKET, S3Server
@@ -31,9 +30,7 @@ def at_s3(folder: Path, migrated: Path, **settings: Any) -> Installation:
     """An installation with its files in the bucket; the last opened model and sets are those of other tests."""
     shutil.copytree(migrated, folder)
     where = {"blob_url": f"s3://{BUCKET}/files", "max_attempts": 3, "heartbeat_seconds": 0.02, **settings}
-    made = Installation.at(folder, **where)
-    assert isinstance(made.context.blobs, S3BlobStore)
-    return made
+    return Installation.at(folder, **where)
 
 
 def cache_folder(installation: Installation) -> Path:
