@@ -1,5 +1,6 @@
 """Copies of stored files: verified, bounded, shared by processes, evicted by last use and never in use."""
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -171,6 +172,27 @@ def test_readers_always_read_the_right_bytes_while_others_evict(source: Source) 
     assert arriving(source.cache) == []
 
 
+def test_a_copy_that_is_evicted_while_somebody_opens_it_is_fetched_again(source: Source) -> None:
+    name = source.blob(b"x")
+    source.use(name)
+    path = source.cache.folder / "copies" / name
+    with path.open("rb") as evictor:
+        fcntl.flock(evictor, fcntl.LOCK_EX)
+        reader = threading.Thread(target=source.use, args=(name,))
+        reader.start()
+        while opened_here(path) < 2:
+            time.sleep(0.001)
+        path.unlink()
+    reader.join()
+    assert source.fetched == [name, name]
+    assert copies(source.cache) == {name}
+
+
+def opened_here(path: Path) -> int:
+    """How many of this process's descriptors are of this file."""
+    return sum(each.exists() and each.samefile(path) for each in Path("/proc/self/fd").iterdir())
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -198,10 +220,12 @@ def other_process(source: Source, how: str) -> Iterator["subprocess.Popen[str]"]
     root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("how", ["holding", "fetching"])

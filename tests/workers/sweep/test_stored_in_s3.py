@@ -10,13 +10,15 @@ import pytest
 from sqlalchemy import update
 
 from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
+from service.store.blob_cache import CacheFull
 from service.store.leftovers import remove_leftovers
-from service.store.tables import UnitRow
+from service.store.tables import DatasetRow, UnitRow
 from tests.cut_line import Line, cut_line
 from tests.s3_server import BUCKET, S3Server
 from tests.workers.installation import Installation, npz_bytes, onnx_bytes
 from tests.workers.sweep.test_runner import opened_before
 from workers.reconciler import HINT_AGE_SECONDS, reconcile
+from workers.sweep.job import open_dataset
 
 
 @pytest.fixture
@@ -90,6 +92,23 @@ def test_sets_that_are_open_for_a_next_time_make_room_for_the_one_that_is_needed
     checked = [far.dataset(content) for content in sets]
     far.run_until()
     assert {far.resource(each).state for each in checked} == {ResourceState.READY}
+
+
+def test_the_file_of_a_set_that_is_open_is_not_evicted(s3: S3Server, tmp_path: Path, migrated: Path) -> None:
+    content = npz_bytes()
+    far = at_s3(tmp_path / "far", migrated, blob_cache_bytes=len(content))
+    opened_before(far)
+    row, blobs = far.resource(far.dataset(content)), far.context.blobs
+    assert isinstance(row, DatasetRow)
+    other = blobs.put(b"x").sha256
+    opened = open_dataset(blobs, row)
+    with pytest.raises(CacheFull), blobs.local(other):
+        pass
+    assert opened.samples == 48
+    del opened
+    opened_before(far)
+    with blobs.local(other) as path:
+        assert path.read_bytes() == b"x"
 
 
 def test_a_file_that_never_fits_ends_the_sweep_and_says_what_to_set(
