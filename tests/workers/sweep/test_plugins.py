@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from workers.calibration.cache import read_cache
 
 from service.domain.states import ResourceState, SweepState
 from service.inspection.calibration_cache import read_cache
