@@ -11,7 +11,7 @@ COPY workers workers
 FROM python:3.11-slim AS api
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 QUANTSIEVE_HOST=0.0.0.0 QUANTSIEVE_PORT=8080
 RUN --mount=type=bind,from=source,source=/src,target=/src,rw \
-    pip install --constraint /src/constraints.txt '/src[postgres]'
+    pip install --constraint /src/constraints.txt '/src[postgres,s3]'
 RUN useradd --create-home --uid 10001 quantsieve \
     && install -d -o quantsieve -g quantsieve /var/lib/quantsieve/blobs
 USER quantsieve
@@ -24,7 +24,7 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 REMAP_SIGTERM=SIGQUIT QUANTSIEVE_DEVIC
 RUN --mount=type=bind,from=source,source=/src,target=/src,rw \
     version="$(sed -n 's/^torch==//p' /src/constraints.txt)" \
     && pip install --index-url https://download.pytorch.org/whl/cpu "torch==${version}" \
-    && pip install --constraint /src/constraints.txt '/src[cpu,postgres]'
+    && pip install --constraint /src/constraints.txt '/src[cpu,postgres,s3]'
 RUN useradd --create-home --uid 10001 quantsieve \
     && install -d -o quantsieve -g quantsieve /var/lib/quantsieve/blobs
 USER quantsieve
@@ -40,7 +40,7 @@ RUN apt-get update \
 RUN python3 -m venv /opt/quantsieve
 ENV PATH=/opt/quantsieve/bin:$PATH
 RUN --mount=type=bind,from=source,source=/src,target=/src,rw \
-    pip install --constraint /src/constraints.txt '/src[gpu,postgres]'
+    pip install --constraint /src/constraints.txt '/src[gpu,postgres,s3]'
 RUN useradd --create-home --uid 10001 quantsieve \
     && install -d -o quantsieve -g quantsieve /var/lib/quantsieve/blobs
 USER quantsieve

@@ -36,7 +36,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="quantsieve-demo-") as folder:
             print("starting the service: API, broker and one worker on this machine", flush=True)
             # everything of its own, whatever the environment says
-            settings = Settings(data_dir=Path(folder), database_url=None, broker_url=None, blob_dir=None)
+            settings = Settings(data_dir=Path(folder), database_url=None, broker_url=None, blob_url=None)
             with own_server(settings) as connection:
                 status = run_order(connection, order, OUT)
     except (QuantsieveError, ApiProblem) as error:

@@ -1,6 +1,5 @@
 """The REST API as an ASGI application."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
 from service.api import (
@@ -27,13 +25,12 @@ from service.api import (
 from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
 from service.api.guard import Guard
+from service.api.tidying import tidy
 from service.broker import Hints
 from service.settings import Settings
 from service.store.blobs import BlobStore
 from service.store.database import Database
-from service.store.leftovers import remove_leftovers
-
-log = logging.getLogger(__name__)
+from service.store.open_blobs import open_blobs
 
 DESCRIPTION = (
     "Finds the layers of a network that cannot stand INT8, and proves which few to keep in higher precision. "
@@ -73,13 +70,13 @@ def create_app(
     services = Services(
         settings=settings,
         database=database or Database(settings.resolved_database_url),
-        blobs=blobs or BlobStore(settings.resolved_blob_dir),
+        blobs=blobs or open_blobs(settings),
         hints=hints or Hints(settings),
     )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await run_in_threadpool(_tidy, services)
+        await run_in_threadpool(tidy, services)
         yield
         if database is None:
             services.database.close()
@@ -102,13 +99,6 @@ def create_app(
     app.add_middleware(BodyLimit, uploads=frozenset(each.prefix for each in uploads))
     app.add_middleware(Guard, host=settings.host)
     return app
-
-
-def _tidy(services: Services) -> None:
-    try:
-        remove_leftovers(services.database, services.blobs)
-    except SQLAlchemyError as error:  # the service starts without its database, and is not ready until that is there
-        log.warning("leftovers stay for now, the database does not answer: %s", error)
 
 
 def _operation_id(route: APIRoute) -> str:

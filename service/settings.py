@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.domain.storage import Storage, parse_storage
 
 
 def _default_data_dir() -> Path:
@@ -35,9 +37,14 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=_default_data_dir, description="Folder of the embedded database and files.")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")
     broker_url: str | None = Field(default=None, description="Celery broker URL; default: a folder in data_dir.")
-    blob_dir: Path | None = Field(
-        default=None, description="Folder of uploaded and produced files; default: in data_dir."
+    blob_url: str | None = Field(
+        default=None,
+        description="Folder of uploaded and produced files, or s3://bucket/prefix; default: a folder in data_dir.",
     )
+    blob_cache_dir: Path | None = Field(
+        default=None, description="Folder of this machine's copies of files in S3; default: in data_dir."
+    )
+    blob_cache_bytes: Annotated[int, Field(gt=0)] = 100 * 2**30
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port of the API; 0: any free one.")
     max_model_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
@@ -71,10 +78,22 @@ class Settings(BaseSettings):
         """The broker URL in force."""
         return self.broker_url or "filesystem://"
 
+    @field_validator("blob_url")
+    @classmethod
+    def _storage_is_known(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_storage(value)
+        return value
+
     @property
-    def resolved_blob_dir(self) -> Path:
-        """The folder of files in force."""
-        return self.blob_dir or self.data_dir / "blobs"
+    def storage(self) -> Storage:
+        """Where files are kept: a folder, or a place in a bucket."""
+        return self.data_dir / "blobs" if self.blob_url is None else parse_storage(self.blob_url)
+
+    @property
+    def resolved_blob_cache_dir(self) -> Path:
+        """The folder of the copies in force."""
+        return self.blob_cache_dir or self.data_dir / "blob-cache"
 
     @property
     def pt2_allowed(self) -> bool:

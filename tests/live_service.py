@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 
 from service.embedded.server import EmbeddedServer
 from service.settings import Settings
-from service.store.blobs import BlobStore
 from service.store.database import Database
+from service.store.folder_blobs import FolderBlobStore
 from service.store.leftovers import remove_leftovers
 from service.store.tables import (
     ArtifactRow,
@@ -52,7 +52,7 @@ class LiveService:
 
     http: httpx.Client
     database: Database
-    blobs: BlobStore
+    blobs: FolderBlobStore
     temporary: Path
 
     def upload(self, noun: str, content: bytes, **query: str) -> httpx.Response:
@@ -120,5 +120,5 @@ def live_service(folder: Path, *, with_worker: bool = True, **asked: Any) -> Ite
             httpx.Client(base_url=server.url, timeout=30) as http,
         ):
             database = Database(server.settings.resolved_database_url)
-            yield LiveService(http, database, BlobStore(server.settings.resolved_blob_dir), temporary)
+            yield LiveService(http, database, FolderBlobStore(server.settings.data_dir / "blobs"), temporary)
             database.close()

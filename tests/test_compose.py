@@ -71,7 +71,7 @@ def test_every_mounted_volume_is_declared_and_used(compose: dict[str, Any]) -> N
 
 
 def test_the_api_and_the_workers_share_database_broker_and_files(compose: dict[str, Any]) -> None:
-    shared = ("QUANTSIEVE_DATABASE_URL", "QUANTSIEVE_BROKER_URL", "QUANTSIEVE_BLOB_DIR")
+    shared = ("QUANTSIEVE_DATABASE_URL", "QUANTSIEVE_BROKER_URL", "QUANTSIEVE_BLOB_URL")
     for name in ("worker-cpu", "worker-gpu"):
         worker, api = compose["services"][name]["environment"], compose["services"]["api"]["environment"]
         assert {key: worker[key] for key in shared} == {key: api[key] for key in shared}

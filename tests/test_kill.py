@@ -145,7 +145,7 @@ class Service:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("kill")
-    settings = Settings(data_dir=folder / "data", port=0, database_url=None, broker_url=None, blob_dir=None, **SHORT)
+    settings = Settings(data_dir=folder / "data", port=0, database_url=None, broker_url=None, blob_url=None, **SHORT)
     with EmbeddedServer(settings, with_worker=False) as server, Client(server.url) as client:
         made = Service(server, client, folder)
         yield made

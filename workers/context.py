@@ -6,6 +6,7 @@ from service.broker import Hints
 from service.settings import Settings
 from service.store.blobs import BlobStore
 from service.store.database import Database
+from service.store.open_blobs import open_blobs
 from workers.backends.protocol import PluginLibraries
 from workers.data.read_ahead import ReadAhead
 
@@ -35,7 +36,7 @@ class WorkerContext:
         return cls(
             settings=settings,
             database=Database(settings.resolved_database_url),
-            blobs=BlobStore(settings.resolved_blob_dir),
+            blobs=open_blobs(settings),
             hints=Hints(settings),
             worker_id=worker_id,
         )

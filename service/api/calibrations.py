@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from service.api.deps import Cursor, InServices, Limit, Name, Services
 from service.api.problems import documented
+from service.api.tidying import tidy
 from service.api.times import instant
 from service.api.uploads import BODY, receive
 from service.domain.caches import CacheAlgorithm
 from service.inspection.calibration_cache import CalibrationCache, inspect_cache
 from service.store import resources
 from service.store.blobs import BlobWriter
-from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.tables import CalibrationRow
 
@@ -141,4 +141,4 @@ def delete_calibration(services: InServices, calibration_id: CalibrationId, back
     """Delete a calibration cache that no sweep and no conversion used."""
     with services.database.write() as session:
         resources.remove(session, CalibrationRow, calibration_id)
-    background.add_task(remove_leftovers, services.database, services.blobs)
+    background.add_task(tidy, services)

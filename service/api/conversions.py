@@ -4,21 +4,21 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Body, Path, Response
-from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from service.api.conversion_admission import admit_conversion
 from service.api.deps import Cursor, InServices, Limit
 from service.api.downloads import ArtifactView, listed, sent
 from service.api.problems import documented
+from service.api.streamed import FILE, Part
 from service.api.sweep_views import Message
+from service.api.tidying import tidy
 from service.api.times import instant, instant_or_none
 from service.domain.conversion import ConversionSettings, ConversionSummary
 from service.domain.errors import Conflict, NotFound
 from service.domain.settings import BackendName
 from service.domain.states import ConversionState
 from service.store import conversions, workers
-from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.tables import ConversionFileRow, ConversionRow
 
@@ -113,10 +113,10 @@ def get_conversion(services: InServices, response: Response, conversion_id: Conv
     return view
 
 
-@router.get("/{conversion_id}/files/{name}", response_class=FileResponse, responses=documented(404, 409))
+@router.get("/{conversion_id}/files/{name}", response_class=Response, responses=FILE)
 def get_conversion_file(
-    services: InServices, conversion_id: ConversionId, name: Annotated[str, Path(max_length=200)]
-) -> FileResponse:
+    services: InServices, conversion_id: ConversionId, name: Annotated[str, Path(max_length=200)], part: Part
+) -> Response:
     """One file, as a download."""
     with services.database.read() as session:
         row = conversions.get(session, conversion_id)
@@ -127,7 +127,7 @@ def get_conversion_file(
         raise Conflict(f"conversion {row.id} failed: {row.problem}", code="conversion-failed")
     if name not in files:
         raise NotFound(f"conversion {row.id} has no file {name!r}", code="file-not-found")
-    return sent(services, files[name], download=True)
+    return sent(services, files[name], part, download=True)
 
 
 @router.delete("/{conversion_id}", status_code=204, responses=documented(404))
@@ -135,4 +135,4 @@ def delete_conversion(services: InServices, conversion_id: ConversionId, backgro
     """Delete a conversion with its files; one that has not ended is given up."""
     with services.database.write() as session:
         conversions.remove(session, conversion_id)
-    background.add_task(remove_leftovers, services.database, services.blobs)
+    background.add_task(tidy, services)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.api.deps import Cursor, InServices, Limit, Name, Services
 from service.api.problems import documented
+from service.api.tidying import tidy
 from service.api.times import instant
 from service.api.uploads import BODY, receive
 from service.broker import DATA_QUEUE
@@ -19,7 +20,6 @@ from service.inspection.dataset_files import DatasetSketch, inspect_dataset
 from service.inspection.formats import DatasetFormat
 from service.store import resources
 from service.store.blobs import BlobWriter
-from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.tables import DatasetRow
 
@@ -148,4 +148,4 @@ def delete_dataset(services: InServices, dataset_id: DatasetId, background: Back
     """Delete an evaluation set that no sweep used."""
     with services.database.write() as session:
         resources.remove(session, DatasetRow, dataset_id)
-    background.add_task(remove_leftovers, services.database, services.blobs)
+    background.add_task(tidy, services)

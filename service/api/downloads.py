@@ -1,11 +1,14 @@
 """Files that workers made, as they are listed and sent."""
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
-from fastapi.responses import FileResponse
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from service.api.deps import Services
+from service.api.streamed import AskedPart, streamed
+from service.store.blobs import Blob
 from service.store.tables import ArtifactRow, ConversionFileRow
 
 # layer names are text of strangers: what comes of them runs in a sandbox of its own, without network
@@ -37,14 +40,18 @@ def listed(rows: Iterable[ArtifactRow | ConversionFileRow], folder: str) -> list
     ]
 
 
-def sent(services: Services, row: ArtifactRow | ConversionFileRow, *, download: bool = False) -> FileResponse:
+def sent(
+    services: Services, row: ArtifactRow | ConversionFileRow, part: AskedPart, *, download: bool = False
+) -> Response:
     """The file as a response; ``download``: to be kept under its name rather than shown."""
-    headers = {"ETag": f'"{row.sha256}"', "Cache-Control": "no-cache"}
+    headers = {"Cache-Control": "no-cache"}
     if row.media_type.startswith("text/html"):
         headers.update(SANDBOX)
-    return FileResponse(
-        services.blobs.path(row.sha256),
-        media_type=row.media_type,
-        headers=headers,
-        filename=row.name if download else None,
-    )
+    if download:
+        headers["Content-Disposition"] = _attachment(row.name)
+    return streamed(services.blobs, Blob(row.sha256, row.size), part, media_type=row.media_type, headers=headers)
+
+
+def _attachment(name: str) -> str:
+    quoted = quote(name, safe="")
+    return f'attachment; filename="{name}"' if quoted == name else f"attachment; filename*=utf-8''{quoted}"

@@ -27,6 +27,7 @@ class Readiness(BaseModel):
 
     status: Literal["ok", "degraded"]
     database: Literal["ok"] = "ok"
+    files: Literal["ok"] = "ok"
     broker: Literal["ok", "unavailable"]
 
 
@@ -38,8 +39,9 @@ async def get_health() -> Health:
 
 @router.get("/readyz", responses=documented(503))
 async def get_readiness(services: InServices) -> Readiness:
-    """503 while the database is away. Without the broker new work starts late, so the answer is 200, degraded."""
+    """503 while the database or the files are away. Without the broker work starts late: 200, degraded."""
     await run_in_threadpool(_ask_database, services)
+    await run_in_threadpool(services.blobs.check)
     answers = await run_in_threadpool(services.hints.answers)
     return Readiness(status="ok" if answers else "degraded", broker="ok" if answers else "unavailable")
 

@@ -9,13 +9,13 @@ from pydantic import BaseModel
 
 from service.api.deps import Cursor, InServices, Limit, Name, Services
 from service.api.problems import Forbidden, documented
+from service.api.tidying import tidy
 from service.api.times import instant
 from service.api.uploads import BODY, receive
 from service.domain.states import ResourceState
 from service.inspection.model_files import ModelFormat, inspect_model
 from service.store import resources
 from service.store.blobs import BlobWriter
-from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.tables import ModelRow
 
@@ -114,4 +114,4 @@ def delete_model(services: InServices, model_id: ModelId, background: Background
     """Delete a model that no sweep and no conversion used."""
     with services.database.write() as session:
         resources.remove(session, ModelRow, model_id)
-    background.add_task(remove_leftovers, services.database, services.blobs)
+    background.add_task(tidy, services)

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
-from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from service.api.deps import InServices, Services
 from service.api.downloads import ArtifactView, listed, sent
 from service.api.problems import documented
+from service.api.streamed import FILE, Part
 from service.api.sweeps import SweepId
 from service.domain.errors import Conflict, NotFound
 from service.domain.results import LayerResult, VariantScore
@@ -57,22 +57,22 @@ def get_layers(services: InServices, sweep_id: SweepId, accept: Accept = "*/*") 
     return LayerTable(sweep=sweep.id, state=state, complete=state is SweepState.SUCCEEDED, layers=layers, scores=scores)
 
 
-@router.get("/report.json", response_class=FileResponse, responses=documented(404, 409))
-def get_report_json(services: InServices, sweep_id: SweepId) -> FileResponse:
+@router.get("/report.json", response_class=Response, responses=FILE)
+def get_report_json(services: InServices, sweep_id: SweepId, part: Part) -> Response:
     """The report as JSON."""
-    return sent(services, _artifact(services, sweep_id, "report.json"))
+    return sent(services, _artifact(services, sweep_id, "report.json"), part)
 
 
-@router.get("/report.html", response_class=FileResponse, responses=documented(404, 409))
-def get_report_html(services: InServices, sweep_id: SweepId) -> FileResponse:
+@router.get("/report.html", response_class=Response, responses=FILE)
+def get_report_html(services: InServices, sweep_id: SweepId, part: Part) -> Response:
     """The report as one page that needs no network."""
-    return sent(services, _artifact(services, sweep_id, "report.html"))
+    return sent(services, _artifact(services, sweep_id, "report.html"), part)
 
 
-@router.get("/fallback-layers", response_class=FileResponse, responses=documented(404, 409))
-def get_fallback_layers(services: InServices, sweep_id: SweepId) -> FileResponse:
+@router.get("/fallback-layers", response_class=Response, responses=FILE)
+def get_fallback_layers(services: InServices, sweep_id: SweepId, part: Part) -> Response:
     """The layers to keep in higher precision, and the drop that was measured with them."""
-    return sent(services, _artifact(services, sweep_id, "fallback_layers.json"))
+    return sent(services, _artifact(services, sweep_id, "fallback_layers.json"), part)
 
 
 @router.get("/artifacts", responses=documented(404, 409))
@@ -84,10 +84,12 @@ def list_artifacts(services: InServices, sweep_id: SweepId) -> ArtifactList:
     return ArtifactList(items=listed(rows, f"/v1/sweeps/{sweep_id}/artifacts"))
 
 
-@router.get("/artifacts/{name}", response_class=FileResponse, responses=documented(404, 409))
-def get_artifact(services: InServices, sweep_id: SweepId, name: Annotated[str, Path(max_length=200)]) -> FileResponse:
+@router.get("/artifacts/{name}", response_class=Response, responses=FILE)
+def get_artifact(
+    services: InServices, sweep_id: SweepId, name: Annotated[str, Path(max_length=200)], part: Part
+) -> Response:
     """One file, as a download."""
-    return sent(services, _artifact(services, sweep_id, name), download=True)
+    return sent(services, _artifact(services, sweep_id, name), part, download=True)
 
 
 def _artifact(services: Services, sweep_id: str, name: str) -> ArtifactRow:

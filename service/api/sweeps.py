@@ -8,9 +8,9 @@ from service.api.admission import admit
 from service.api.deps import Cursor, IdempotencyKey, InServices, Limit
 from service.api.problems import documented
 from service.api.sweep_views import SweepList, SweepView, entity_tag, tag_matches
+from service.api.tidying import tidy
 from service.domain.settings import SweepSettings
 from service.store import progress, sweeps, workers
-from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.sweeps import NewSweep
 from service.store.tables import SweepRow
@@ -80,4 +80,4 @@ def delete_sweep(services: InServices, sweep_id: SweepId, background: Background
     """Delete an ended sweep with its results and files."""
     with services.database.write() as session:
         sweeps.remove(session, sweep_id)
-    background.add_task(remove_leftovers, services.database, services.blobs)
+    background.add_task(tidy, services)

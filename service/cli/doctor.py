@@ -16,13 +16,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
 from service.cli.problems import read_settings, stdout
-from service.domain.errors import first_line
+from service.domain.errors import QuantsieveError, first_line
 from service.domain.settings import BackendName
+from service.domain.storage import S3Location
 from service.embedded.broker import broker_options
 from service.embedded.lock import running_server
 from service.embedded.server import worker_environment
 from service.settings import Settings
+from service.store.blobs import DamagedBlob
 from service.store.database import Database
+from service.store.open_blobs import open_blobs
 
 PROBE_SECONDS = 300
 VERIFY_SECONDS = 1800  # some twenty engines, the first of which load every kernel library
@@ -43,7 +46,8 @@ def doctor(
     table = Table(title=f"quantsieve {__version__} · Python {platform.python_version()} · {platform.platform()}")
     for heading in ("part", "", "what was found"):
         table.add_column(heading, overflow="fold")
-    for part, good, found in [*_backends(settings), *_brokers(settings), _database(settings), *_disk(settings)]:
+    kept = (_database(settings), _files(settings))
+    for part, good, found in [*_backends(settings), *_brokers(settings), *kept, *_disk(settings)]:
         table.add_row(part, Text("yes", "green") if good else Text("no", "yellow"), Text(found))
     stdout().print(table)
 
@@ -132,6 +136,24 @@ def _database(settings: Settings) -> Finding:
     except (SQLAlchemyError, OSError, ImportError) as error:
         return ("database", False, first_line(error, most=1000))
     return ("database", True, shown)
+
+
+def _files(settings: Settings) -> Finding:
+    """A file is stored, read and deleted again, so that what the service may not do in a bucket is known."""
+    storage = settings.storage
+    if not isinstance(storage, S3Location):
+        return ("files", True, f"in {storage}" + ("" if storage.is_dir() else ", made at the first start"))
+    try:
+        store = open_blobs(settings)
+        store.check()
+        blob = store.put(os.urandom(32))
+        store.read(blob.sha256)
+        store.delete(blob.sha256)
+    except (QuantsieveError, DamagedBlob, OSError) as error:
+        cause = f": {first_line(error.__cause__, most=1000)}" if error.__cause__ is not None else ""
+        return ("files", False, f"{storage}: {first_line(error)}{cause}")
+    copies = f"copies in {settings.resolved_blob_cache_dir}, at most {settings.blob_cache_bytes / 2**30:.0f} GiB"
+    return ("files", True, f"{store} · a file was stored, read and deleted · {copies}")
 
 
 def _disk(settings: Settings) -> list[Finding]:

@@ -1,84 +1,92 @@
-"""Files, named by the SHA-256 of their content. Nothing half-written is ever visible."""
+"""Files, named by the SHA-256 of their content. Nothing half-written is ever visible.
 
+What every store of files offers; ``folder_blobs`` and ``s3_blobs`` keep them, ``open_blobs`` chooses.
+"""
+
+import errno
 import hashlib
 import os
 import re
-import secrets
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Protocol
+
+from service.domain.errors import Unavailable
+from service.store.blob_writer import Blob, BlobWriter
+
+__all__ = ["Blob", "BlobStore", "BlobWriter", "DamagedBlob", "Readable", "Span", "StorageUnavailable"]
 
 PIECE_BYTES = 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class StorageUnavailable(Unavailable):
+    """The files cannot be reached now. Nothing is lost by it: work that needs them waits."""
+
+    code = "storage-unavailable"
+
+
+class DamagedBlob(Exception):
+    """A file's content is not what its name says."""
+
+
+class Readable(Protocol):
+    """A stored file, open for reading."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most ``size`` bytes more (-1: all that are left), none at the end; raises StorageUnavailable."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 @dataclass(frozen=True)
-class Blob:
-    """A stored file."""
+class Span:
+    """The bytes from ``start`` up to ``stop``, which is not among them."""
 
-    sha256: str
-    size: int
-
-
-class BlobWriter:
-    """A file on its way in. Leaving the ``with`` block without ``commit`` leaves nothing behind."""
-
-    def __init__(self, store: "BlobStore") -> None:
-        self._store = store
-        self.path = store.incoming / secrets.token_hex(16)
-        self._file: BinaryIO | None = None
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def __enter__(self) -> Self:
-        self._file = self.path.open("xb")
-        return self
-
-    def write(self, chunk: bytes) -> None:
-        """Append bytes."""
-        assert self._file is not None
-        self._file.write(chunk)
-        self._hash.update(chunk)
-        self.size += len(chunk)
-
-    def flush(self) -> Path:
-        """The path at which all that was written so far can be inspected."""
-        assert self._file is not None
-        self._file.flush()
-        return self.path
-
-    def commit(self) -> Blob:
-        """Make the file durable, then visible under its hash."""
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        blob = Blob(self._hash.hexdigest(), self.size)
-        target = self._store.path(blob.sha256)
-        target.parent.mkdir(exist_ok=True)
-        os.replace(self.path, target)
-        _fsync_folder(target.parent)
-        return blob
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._file is not None
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+    start: int
+    stop: int
 
 
-class BlobStore:
-    """A folder of files named by their SHA-256."""
+class BlobStore(ABC):
+    """Keeps files. Every method raises StorageUnavailable where the files cannot be reached.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.incoming = folder / "incoming"
-        self.incoming.mkdir(parents=True, exist_ok=True)
+    All that take a ``sha256`` raise ValueError for anything that is not one in hex, so that no text of a stranger ever
+    becomes part of a path. Safe to use from several threads and processes at once.
+    """
 
+    @abstractmethod
     def writer(self) -> BlobWriter:
         """Begin a new file; use it in a ``with`` block."""
-        return BlobWriter(self)
+
+    @abstractmethod
+    def open(self, sha256: str, span: Span | None = None) -> Readable:
+        """The file's content, or a part that is not empty; raises FileNotFoundError where there is no such file."""
+
+    @abstractmethod
+    def local(self, sha256: str) -> AbstractContextManager[Path]:
+        """A path on this machine with the file's content, which stays there as long as the block lasts.
+
+        Never write to it. Raises FileNotFoundError where there is no such file.
+        """
+
+    @abstractmethod
+    def written_before(self, deadline: float) -> list[str]:
+        """The files that were last stored before this time (seconds since 1970), by their SHA-256."""
+
+    @abstractmethod
+    def delete(self, sha256: str, *, written_before: float | None = None) -> bool:
+        """Remove the file if it is there (and was last stored before this time); whether it was."""
+
+    @abstractmethod
+    def discard_unfinished(self, deadline: float) -> int:
+        """Remove what writers left behind that died; those that wrote after this time may be alive. How many."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise StorageUnavailable, saying why, where files cannot be stored and read now."""
 
     def put(self, content: bytes) -> Blob:
         """Store bytes."""
@@ -93,24 +101,27 @@ class BlobStore:
                 writer.write(piece)
             return writer.commit()
 
-    def path(self, sha256: str) -> Path:
-        """The file's path; raises ValueError for anything that is not a SHA-256 in hex."""
-        if not _SHA256.fullmatch(sha256):
-            raise ValueError("not a SHA-256")
-        return self.folder / sha256[:2] / sha256
-
     def read(self, sha256: str) -> bytes:
-        """The whole content; raises FileNotFoundError where there is none."""
-        return self.path(sha256).read_bytes()
+        """The whole content, which is what the name says; raises FileNotFoundError, DamagedBlob."""
+        with closing(self.open(sha256)) as file:
+            content = file.read()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DamagedBlob(f"the stored file {sha256} holds something else")
+        return content
 
-    def delete(self, sha256: str) -> None:
-        """Remove the file if it is there."""
-        self.path(sha256).unlink(missing_ok=True)
+
+def checked_name(sha256: str) -> str:
+    """The same text; raises ValueError for anything that is not a SHA-256 in hex."""
+    if not _SHA256.fullmatch(sha256):
+        raise ValueError("not a SHA-256")
+    return sha256
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def is_name(text: str) -> bool:
+    """Whether a text is a SHA-256 in hex."""
+    return _SHA256.fullmatch(text) is not None
+
+
+def no_such_file(sha256: str) -> FileNotFoundError:
+    """The error of a store that has no such file."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), sha256)

@@ -1,8 +1,6 @@
 """Files that no row names any more: of deleted resources and sweeps, and of processes that died on the way."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import CompoundSelect, select, union
@@ -17,30 +15,19 @@ GRACE_SECONDS = 3600.0
 
 
 def remove_leftovers(database: Database, blobs: BlobStore, *, older_than: float = GRACE_SECONDS) -> int:
-    """Delete the files that nothing names and that were last written ``older_than`` seconds ago; how many."""
+    """Delete the files that nothing names and that were last written ``older_than`` seconds ago; how many.
+
+    Raises StorageUnavailable; what is left then is found the next time.
+    """
     deadline = time.time() - older_than
-    old = [path for path in _files(blobs) if _written_before(path, deadline)]
+    unfinished = blobs.discard_unfinished(deadline)
+    old = blobs.written_before(deadline)
     if not old:
-        return 0
+        return unfinished
     with database.read() as session:
         named = _named(session)
-    unused = [path for path in old if path.name not in named]
-    for path in unused:
-        path.unlink(missing_ok=True)
-    return len(unused)
-
-
-def _files(blobs: BlobStore) -> Iterator[Path]:
-    for folder in blobs.folder.iterdir():
-        if folder.is_dir():
-            yield from folder.iterdir()
-
-
-def _written_before(path: Path, deadline: float) -> bool:
-    try:
-        return path.stat().st_mtime < deadline
-    except FileNotFoundError:
-        return False
+    # asked again at the deletion: the same bytes may have been stored once more since
+    return unfinished + sum(blobs.delete(each, written_before=deadline) for each in old if each not in named)
 
 
 def _named(session: Session) -> set[str]:

@@ -72,7 +72,8 @@ class Installation:
 
     @classmethod
     def at(cls, folder: Path, **settings: Any) -> "Installation":
-        made = Settings(data_dir=folder, database_url=None, broker_url=None, blob_dir=None, **settings)
+        fixed: dict[str, Any] = {"database_url": None, "broker_url": None, "blob_url": None}
+        made = Settings(data_dir=folder, **{**fixed, **settings})
         return cls(WorkerContext.open(made, "wrk_test"))
 
     def again(self, worker_id: str = "wrk_other") -> "Installation":

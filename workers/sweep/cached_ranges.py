@@ -16,15 +16,16 @@ def cached_ranges(job: Job, cache: CalibrationRow) -> tuple[dict[str, float], di
 
     Raises SweepFailure where that is every layer, since the cache is then most likely of another model.
     """
-    path = job.context.blobs.path(job.model.sha256)
-    read = read_model(path, OpenSettings(job.settings.fuse_bn, job.settings.weights, libraries=job.context.libraries))
+    settings = OpenSettings(job.settings.fuse_bn, job.settings.weights, libraries=job.context.libraries)
+    with job.context.blobs.local(job.model.sha256) as path:
+        read, original = read_model(path, settings), original_graph(path)
     wanted = {each.id for each in job.plan.active({})}
     layers = [each for each in read.found if each.layer.id in wanted]
     if not layers:
         return {}, {}
     try:
         held = read_cache(job.context.blobs.read(cache.sha256))
-        found = cache_ranges(read.program, layers, held, aliases=folded_names(original_graph(path)))
+        found = cache_ranges(read.program, layers, held, aliases=folded_names(original))
     except InvalidInput as error:
         raise SweepFailure(error.message, code="no-layers") from error
     return dict(found.amax), {each.layer: each.reason for each in found.left_float}

@@ -48,9 +48,13 @@ def run(context: WorkerContext, held: HeldLease) -> None:
 
 
 def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
-    path = context.blobs.path(row.sha256)
+    with context.blobs.local(row.sha256) as path:
+        return _info_of(path, row.format, OpenSettings(libraries=context.libraries))
+
+
+def _info_of(path: Path, format: str, settings: OpenSettings) -> dict[str, Any]:
     try:
-        opened = backend(FORMAT_BACKEND[row.format]).open(path, OpenSettings(libraries=context.libraries))
+        opened = backend(FORMAT_BACKEND[format]).open(path, settings)
     except RejectedFile as error:
         if error.code != QUANTIZED_CODE:
             raise

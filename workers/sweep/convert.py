@@ -77,7 +77,8 @@ def _to_qdq(context: WorkerContext, settings: ConversionSettings, model: ModelRo
         transposed_axis=1 if settings.transposed_axis is None else settings.transposed_axis,
         half_fallback=bool(settings.half),
     )
-    made = to_qdq(blobs.path(model.sha256), cache, asked, libraries=context.settings.custom_op_libraries)
+    with blobs.local(model.sha256) as path:
+        made = to_qdq(path, cache, asked, libraries=context.settings.custom_op_libraries)
     export, ranges = made.export, made.ranges
     findings = lint_qdq(export.model, export.weights)
     details = {
@@ -103,7 +104,8 @@ def _to_qdq(context: WorkerContext, settings: ConversionSettings, model: ModelRo
 
 
 def _to_cache(blobs: BlobStore, settings: ConversionSettings, model: ModelRow) -> Converted:
-    opened = open_upload(blobs.path(model.sha256))
+    with blobs.local(model.sha256) as path:
+        opened = open_upload(path)
     findings = lint_qdq(opened.model, opened.weights)
     made = to_cache(
         opened.model,

@@ -41,10 +41,12 @@ def make(job: Job, decision: Decision | None) -> Exported:
         return Exported()
     fallback = frozenset(each.id for each in plan.layers) - int8
     mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights)
-    if job.model.format != ModelFormat.ONNX:
-        return Exported(tuple(of_torch(mixed, job.model_path)))
+    with job.model_file() as path:
+        if job.model.format != ModelFormat.ONNX:
+            return Exported(tuple(of_torch(mixed, path)))
+        listed = tuple(of_onnx(mixed, path))
     graph = mixed_onnx.make(job, fallback)
-    return Exported((*of_onnx(mixed, job.model_path), *graph.files), graph.check)
+    return Exported((*listed, *graph.files), graph.check)
 
 
 def of_onnx(mixed: MixedPrecision, path: Path) -> Iterator[File]:

@@ -35,10 +35,12 @@ def difference(job: Job, folded: OpenedModel, calibration: BoundEvaluationSet) -
     settings, runtime = job.open_settings, BackendName(job.backend)
     if folded.facts.cost_per_layer:
         settings, runtime = replace(settings, device="cpu", segments=None, implicit_int8=False), BackendName.ONNXRUNTIME
-        folded = backend(runtime).open(job.model_path, settings)
+        with job.model_file() as path:
+            folded = backend(runtime).open(path, settings)
     batches = [each.inputs for each in calibration.batches(np.arange(samples), folded.facts.batch_size or samples)]
     try:
-        whole = backend(runtime).open(job.model_path, replace(settings, fuse_bn=False, as_written=True))
+        with job.model_file() as path:
+            whole = backend(runtime).open(path, replace(settings, fuse_bn=False, as_written=True))
         found, expected = _outputs(folded, batches), _outputs(whole, batches)
     except (InvalidInput, OutOfMemory) as error:
         return FoldingDifference(samples=samples, max_abs=None, relative_rms=None, reason=str(error))

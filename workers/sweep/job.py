@@ -4,9 +4,11 @@ The last opened model and evaluation set stay open in the worker's process, for 
 """
 
 from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from service.domain.results import LayerStatistics
 from service.domain.settings import BackendName, Preprocessing, Quantization, SweepSettings
 from service.domain.states import UnitKind
 from service.store import units
+from service.store.blob_cache import CacheFull
 from service.store.blobs import BlobStore
 from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SweepRow
 from service.store.units import Lease
@@ -131,14 +134,13 @@ class Job:
             gpu_provider=self.context.settings.onnxruntime_provider,
         )
 
-    @property
-    def model_path(self) -> Path:
-        """The model's file, as stored."""
-        return self.context.blobs.path(self.model.sha256)
+    def model_file(self) -> AbstractContextManager[Path]:
+        """The model's file, which lies at this path as long as the block lasts."""
+        return self.context.blobs.local(self.model.sha256)
 
     def open_model(self) -> OpenedModel:
         """The sweep's model on this worker's device."""
-        model = _open_model(self.model_path, self.backend, self.open_settings)
+        model = _open_model(self.context.blobs, self.model.sha256, self.backend, self.open_settings)
         self._refuse_other_libraries(model)
         return model
 
@@ -177,9 +179,9 @@ class Job:
 
         def read() -> Sequence[Batch]:
             # not the set that is open already: two threads would read from one file
-            path, preprocessing = self.context.blobs.path(self.dataset.sha256), self.dataset.preprocessing
-            opened = open_evaluation_set(path, self.dataset.format)
-            bound = BoundEvaluationSet(opened, self.plan.inputs, Preprocessing.model_validate(preprocessing))
+            opened = _opened_dataset(self.context.blobs, self.dataset.sha256, self.dataset.format)
+            preprocessing = Preprocessing.model_validate(self.dataset.preprocessing)
+            bound = BoundEvaluationSet(opened, self.plan.inputs, preprocessing)
             return self._read(bound, start, stop, size)
 
         self.context.read_ahead.ahead(self._shard_key(start, stop, size), read)
@@ -229,14 +231,27 @@ class Job:
 
 def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:
     """An uploaded evaluation set, as stored."""
-    return _open_dataset(blobs.path(row.sha256), row.format)
+    try:
+        return _open_dataset(blobs, row.sha256, row.format)
+    except CacheFull:  # those that are open here for no more than a next time may be what takes the room
+        _open_dataset.cache_clear()
+        return _open_dataset(blobs, row.sha256, row.format)
 
 
 @lru_cache(maxsize=2)
-def _open_dataset(path: Path, kind: str) -> EvaluationSet:
-    return open_evaluation_set(path, kind)
+def _open_dataset(blobs: BlobStore, sha256: str, kind: str) -> EvaluationSet:
+    return _opened_dataset(blobs, sha256, kind)
+
+
+def _opened_dataset(blobs: BlobStore, sha256: str, kind: str) -> EvaluationSet:
+    """The set; the file that it reads from stays there until nothing refers to the set any more."""
+    with ExitStack() as stack:
+        opened = open_evaluation_set(stack.enter_context(blobs.local(sha256)), kind)
+        finalize(opened, stack.pop_all().close)
+    return opened
 
 
 @lru_cache(maxsize=1)
-def _open_model(path: Path, backend_name: str, settings: OpenSettings) -> OpenedModel:
-    return backend(BackendName(backend_name)).open(path, settings)
+def _open_model(blobs: BlobStore, sha256: str, backend_name: str, settings: OpenSettings) -> OpenedModel:
+    with blobs.local(sha256) as path:  # an opened model needs its file no more
+        return backend(BackendName(backend_name)).open(path, settings)

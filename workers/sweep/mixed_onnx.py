@@ -51,7 +51,8 @@ def make(job: Job, fallback: frozenset[str]) -> MixedOnnx:
 
 def _made(job: Job, fallback: frozenset[str]) -> MixedOnnx:
     asked = job.settings
-    read = read_model(job.model_path, OpenSettings(asked.fuse_bn, asked.weights, libraries=job.context.libraries))
+    with job.model_file() as path:
+        read = read_model(path, OpenSettings(asked.fuse_bn, asked.weights, libraries=job.context.libraries))
     half = asked.fallback_precision is Precision.FP16
     settings = QdqSettings(per_channel=asked.weights is WeightGranularity.PER_CHANNEL, half_fallback=half)
     made = export_qdq(read.program, read.found, job.amax, fallback=fallback, settings=settings)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -10,6 +11,7 @@ from service.broker import DATA_QUEUE
 from service.domain.errors import InvalidInput, LeaseLost, SweepCancelled, SweepFailure
 from service.domain.states import SweepState, UnitKind
 from service.store import units
+from service.store.blobs import StorageUnavailable
 from service.store.endings import end_sweep
 from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
@@ -51,6 +53,9 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
         _end(context, lease, SweepState.CANCELLED)
     except (SweepFailure, InvalidInput) as error:
         _end(context, lease, SweepState.FAILED, code=error.code, problem=error.message)
+    except StorageUnavailable as error:
+        log.warning("unit %s waits: %s", lease.unit_id, error)
+        _wait(context, lease, error.message)
     except Exception as error:  # the process boundary: record it, try again up to the cap
         log.exception("unit %s failed", lease.unit_id)
         _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
@@ -135,6 +140,12 @@ def _end(
         except LeaseLost:
             return
         end_sweep(session, sweep, state, code=code, problem=problem)
+
+
+def _wait(context: WorkerContext, lease: Lease, problem: str) -> None:
+    """Queue the unit again, and no attempt is counted. Without a hint: the reconciler gives one after a pause."""
+    with context.database.write() as session, suppress(LeaseLost):
+        units.give_back(session, lease, error=problem, count_attempt=False)
 
 
 def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:

@@ -13,8 +13,8 @@ from service.domain.settings import BackendName
 from service.domain.states import ResourceState, UnitState
 from service.settings import Settings
 from service.store import workers
-from service.store.blobs import BlobStore
 from service.store.database import Database
+from service.store.folder_blobs import FolderBlobStore
 from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.workers import Heartbeat
 from tests.service.api.files import npz_bytes, onnx_bytes
@@ -41,7 +41,7 @@ class Service:
     http: TestClient
     settings: Settings
     database: Database
-    blobs: BlobStore
+    blobs: FolderBlobStore
     hints: CountingHints
     _made: int = field(default=0)
 
@@ -114,7 +114,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 @pytest.fixture
 def service(settings: Settings, database: Database) -> Iterator[Service]:
-    blobs, hints = BlobStore(settings.resolved_blob_dir), CountingHints(settings)
+    blobs, hints = FolderBlobStore(settings.data_dir / "blobs"), CountingHints(settings)
     app = create_app(settings, database, blobs, hints)
     with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as http:
         yield Service(http, settings, database, blobs, hints)

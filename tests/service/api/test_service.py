@@ -20,7 +20,7 @@ from tests.service.api.server import serving
 
 def test_health_and_readiness(service):
     assert service.http.get("/healthz").json() == {"status": "ok"}
-    assert service.http.get("/readyz").json() == {"status": "ok", "database": "ok", "broker": "ok"}
+    assert service.http.get("/readyz").json() == {"status": "ok", "database": "ok", "files": "ok", "broker": "ok"}
 
 
 def test_without_the_broker_it_is_degraded(service, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.client import ApiProblem, Client
 from service.domain.states import UnitState
-from service.store.blobs import BlobStore
+from service.store.folder_blobs import FolderBlobStore
 from service.store.tables import DatasetRow, ModelRow, UnitRow
 from tests.service.api.conftest import assert_problem
 from tests.service.api.files import (
@@ -258,7 +258,7 @@ def test_leftovers_of_a_crash_are_removed_at_the_next_start(settings, database):
 
     from fastapi.testclient import TestClient
 
-    blobs = BlobStore(settings.resolved_blob_dir)
+    blobs = FolderBlobStore(settings.data_dir / "blobs")
     old = blobs.incoming / "half"
     old.write_bytes(b"half")
     os.utime(old, (0, 0))

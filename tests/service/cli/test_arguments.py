@@ -60,11 +60,11 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
-def test_doctor_names_brokers_database_disk_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_brokers_database_files_disk_and_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 0
-    for part in ("broker valkey", "broker filesystem", "database", "disk", "server"):
+    for part in ("broker valkey", "broker filesystem", "database", "files", "disk", "server"):
         assert part in result.stdout
     assert "on cpu · by CPUExecutionProvider · onnx " in result.stdout or "by CPUExecutionProvider, " in result.stdout
 
@@ -76,3 +76,11 @@ def test_doctor_names_a_plugin_library_that_is_left_out_and_why(monkeypatch: pyt
     (row,) = [line for line in result.stdout.splitlines() if "plugins onnxruntime" in line]
     assert "no" in row.split("│")[2]
     assert "/nowhere/ops.so · left out: it cannot be read: No such file or directory" in row
+
+
+def test_a_wrong_place_for_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTSIEVE_BLOB_URL", "gs://bucket")
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 2
+    assert "QUANTSIEVE_BLOB_URL: 'gs://bucket' is wrong" in result.stderr
+    assert "s3://bucket/prefix" in result.stderr

@@ -15,7 +15,7 @@ from service.settings import Settings
 
 
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", port=0, database_url=None, broker_url=None, blob_dir=None)
+    return Settings(data_dir=tmp_path / "data", port=0, database_url=None, broker_url=None, blob_url=None)
 
 
 @pytest.mark.parametrize(

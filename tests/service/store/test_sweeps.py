@@ -3,7 +3,7 @@ import pytest
 from service.domain.errors import Conflict, InvalidInput, NotFound
 from service.domain.states import Phase, ResourceState, SweepState, UnitKind, UnitState
 from service.store import resources, sweeps, units
-from service.store.blobs import BlobStore
+from service.store.folder_blobs import FolderBlobStore
 from service.store.leftovers import remove_leftovers
 from service.store.pages import read_page
 from service.store.progress import Progress, Round, compute
@@ -104,7 +104,7 @@ def test_a_foreign_cursor_is_refused(rows, database, cursor):
 
 
 def test_only_old_files_without_a_row_are_removed(rows, database, tmp_path):
-    blobs = BlobStore(tmp_path / "blobs")
+    blobs = FolderBlobStore(tmp_path / "blobs")
     kept, gone = blobs.put(b"kept"), blobs.put(b"gone")
     (blobs.incoming / "half").write_bytes(b"half")
     with database.write() as session:

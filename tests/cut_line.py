@@ -1,0 +1,96 @@
+"""A network connection that can be cut: a port that passes everything on to another, until it does not."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+PIECE_BYTES = 2**16
+RESET_WHEN_CLOSED = struct.pack("ii", 1, 0)
+
+
+@dataclass
+class Line:
+    """Passes on what comes to ``port``. Cut, it resets every connection, and each new one."""
+
+    target: int
+    port: int
+    cut_after: int | None = None
+    """So many bytes towards the target until it is cut by itself; None: it is not."""
+    back_after: int | None = None
+    """So many bytes from the target until it is cut by itself."""
+    is_cut: bool = False
+    _sockets: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Reset all connections, from now on."""
+        self.is_cut = True
+        sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            _reset(each)
+
+    def mend(self) -> None:
+        """Whole again, and not to be cut by itself."""
+        self.is_cut, self.cut_after, self.back_after = False, None, None
+
+    def take(self, connection: socket.socket) -> None:
+        """A new connection."""
+        if self.is_cut:
+            _reset(connection)
+            return
+        onward = socket.create_connection(("127.0.0.1", self.target))
+        self._sockets += [connection, onward]
+        for source, sink, towards in ((connection, onward, True), (onward, connection, False)):
+            threading.Thread(target=self._pass_on, args=(source, sink, towards), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, towards: bool) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(PIECE_BYTES):
+                if self._uses_up(len(piece), towards):
+                    self.cut()
+                    return
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+
+    def _uses_up(self, size: int, towards: bool) -> bool:
+        if towards and self.cut_after is not None:
+            self.cut_after -= size
+            return self.cut_after < 0
+        if not towards and self.back_after is not None:
+            self.back_after -= size
+            return self.back_after < 0
+        return False
+
+
+def _reset(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_WHEN_CLOSED)
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+@contextmanager
+def cut_line(target: int) -> Iterator[Line]:
+    """A line to a port of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        line = Line(target, int(listener.getsockname()[1]))
+        listening = threading.Event()
+
+        def accept() -> None:
+            listening.set()
+            with contextlib.suppress(OSError):
+                while True:
+                    line.take(listener.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        listening.wait()
+        yield line
+        line.cut()
+        listener.shutdown(socket.SHUT_RDWR)
