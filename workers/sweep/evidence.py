@@ -38,10 +38,13 @@ def of_measurements(job: Job, done: Measurements, board: Scoreboard, scores: Map
         noises=noises,
         drops={layer: score.drop for layer, score in scores.items()},
         pairs=(),
+        costs=costs,
     )
 
 
-def of_probes(job: Job, done: Measurements, board: Scoreboard, found: Known, sums: ProbeSums) -> Evidence:
+def of_probes(
+    job: Job, done: Measurements, board: Scoreboard, found: Known, sums: ProbeSums, costs: CostModel
+) -> Evidence:
     """Where layers were probed: estimates, measured values where there are some, and the interactions."""
     measure: Measure = "mse" if job.metric().name == "mse" or sums.kl is None else "kl"
     return _evidence(
@@ -54,6 +57,7 @@ def of_probes(job: Job, done: Measurements, board: Scoreboard, found: Known, sum
         noises={layer: max(0.0, each.value or 0.0) for layer, each in found.values.items()},
         drops={layer: score.drop for layer, score in found.scores.items()},
         pairs=interactions(gram(sums, measure), measure),
+        costs=costs,
     )
 
 
@@ -68,6 +72,7 @@ def _evidence(
     noises: Mapping[str, float],
     drops: Mapping[str, Interval],
     pairs: Sequence[Interaction],
+    costs: CostModel,
 ) -> Evidence:
     held_out = job.board(done.held_out) if job.plan.held_out else None
     names = {each.id: each.name for each in job.plan.layers if each.id in noises}
@@ -79,7 +84,7 @@ def _evidence(
         noises=dict(noises),
         drops=dict(drops),
         interactions=tuple(pairs),
-        costs=job.plan.costs if job.plan.costs.layers else _costs(job.plan.layers),
+        costs=costs if costs.layers else _costs(job.plan.layers),
         fp32=board.score(FP32).metric,
         measured=tuple(_measured(board, held_out, measure)),
         held_out=job.plan.held_out_samples,

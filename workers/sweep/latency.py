@@ -70,8 +70,8 @@ def run(job: Job) -> CostModel:
         assert isinstance(model, TensorRTModel)
         model.set_amax(job.amax)
         return costs_by_tensorrt(model, costs, batch, int8=active, settings=ProfileSettings(job.device))
-    path = job.context.blobs.path(job.model.sha256)
-    read = read_model(path, OpenSettings(asked.fuse_bn, asked.weights, libraries=libraries))
+    with job.context.blobs.local(job.model.sha256) as path:
+        read = read_model(path, OpenSettings(asked.fuse_bn, asked.weights, libraries=libraries))
     return measured_costs(
         read,
         costs,

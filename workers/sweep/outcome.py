@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from service.domain.costs import CostModel
 from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
 from service.domain.states import UnitKind
 from service.selection.evidence import Evidence
@@ -90,10 +91,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class NextRound:
-    """What the decision needs measured: shard → the names of variants. ``stopped``: layer id → why it is not."""
+    """What the decision needs measured: shard → the names of variants. ``stopped``: layer id → why it is not.
+
+    ``costs``: with latencies, where these were measured for it.
+    """
 
     variants: Mapping[int, tuple[str, ...]]
     stopped: Mapping[str, str] = field(default_factory=dict)
+    costs: CostModel | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class Decided:
     decision: Decision
     stopped: Mapping[str, str] = field(default_factory=dict)
     evidence: Evidence | None = None
+    costs: CostModel | None = None
 
 
 class File(NamedTuple):

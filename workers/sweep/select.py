@@ -1,8 +1,9 @@
 """Phase 4: from the measured table to the next question, or to the decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from service.domain.costs import CostModel, CostName
 from service.domain.errors import SweepFailure
 from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
 from service.domain.results import Decision, Interval, VariantScore
@@ -15,7 +16,7 @@ from service.selection.evidence import step as step_by_evidence
 from service.selection.ranking import Ranked, rank_layers
 from workers.metrics.scores import Scoreboard, layer_scores
 from workers.metrics.shard_result import ShardResult
-from workers.sweep import evidence, probed, race
+from workers.sweep import evidence, latency, probed, race
 from workers.sweep.course import Course
 from workers.sweep.job import Job
 from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
@@ -31,10 +32,10 @@ def run(job: Job) -> NextRound | Decided:
     if job.settings.method.probes:
         return _probed(job, done, board)
     if job.settings.predicts:
-        return _predicted(job, done, _evidence(job, done, board))
+        return _with_costs(job, lambda costs: _predicted(job, done, _evidence(job, done, board, costs)))
     found = step(job.course, done.shards)
     if isinstance(found, Decided) and job.settings.method is SweepMethod.EXACT:
-        return replace(found, evidence=_evidence(job, done, board))
+        return replace(found, evidence=_evidence(job, done, board, job.plan.costs))
     return found
 
 
@@ -57,8 +58,17 @@ def step(course: Course, shards: Sequence[ShardResult]) -> NextRound | Decided:
     return NextRound(dict.fromkeys(range(len(shards)), names))
 
 
-def _evidence(job: Job, done: Measurements, board: Scoreboard) -> Evidence:
-    return evidence.of_measurements(job, done, board, layer_scores(board, job.settings.mode))
+def _with_costs(job: Job, decide: Callable[[CostModel], NextRound | Decided]) -> NextRound | Decided:
+    """Latencies are measured before the first lists are proposed, where they are what is to be kept small."""
+    costs = job.plan.costs
+    if job.settings.selection.cost is not CostName.LATENCY or costs.timed:
+        return decide(costs)
+    costs = latency.run(job)
+    return replace(decide(costs), costs=costs)
+
+
+def _evidence(job: Job, done: Measurements, board: Scoreboard, costs: CostModel) -> Evidence:
+    return evidence.of_measurements(job, done, board, layer_scores(board, job.settings.mode), costs)
 
 
 def _predicted(job: Job, done: Measurements, known: Evidence) -> NextRound | Decided:
@@ -73,19 +83,28 @@ def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Deci
     exact = job.settings.method is SweepMethod.PROBE_THEN_EXACT
     if exact and (doubtful := probed.doubtful(found)):
         return _layers(job, doubtful)
-    known = evidence.of_probes(job, done, board, found, sums)
+    how = f"layers ranked by probes, of which {len(found.scores)} of {len(found.values)} were measured too"
     if job.settings.predicts:
-        answer = step_by_evidence(known, job.settings.selection_in_force, job.settings.budget)
-    else:
-        question = _question(job.course, board, found.ranking, found.values)
-        answer = next_step(question, _scores(board, _along_the_ranking(job.course, board, question)))
+
+        def decide(costs: CostModel) -> NextRound | Decided:
+            return _explained(_predicted(job, done, evidence.of_probes(job, done, board, found, sums, costs)), how)
+
+        return _with_costs(job, decide)
+    question = _question(job.course, board, found.ranking, found.values)
+    answer = next_step(question, _scores(board, _along_the_ranking(job.course, board, question)))
     if not isinstance(answer, Decision):
         return _lists(job, done, answer)
-    # where a list was searched for by prediction, what lies near it was run with it
-    if exact and not job.settings.predicts and (missing := probed.at_the_end(found, answer.fallback)):
+    if exact and (missing := probed.at_the_end(found, answer.fallback)):
         return _layers(job, missing)
-    how = f"layers ranked by probes, of which {len(found.scores)} of {len(found.values)} were measured too"
-    return Decided(answer.model_copy(update={"explanation": f"{answer.explanation}; {how}"}), evidence=known)
+    known = evidence.of_probes(job, done, board, found, sums, job.plan.costs)
+    return _explained(Decided(answer, evidence=known), how)
+
+
+def _explained(found: NextRound | Decided, how: str) -> NextRound | Decided:
+    if isinstance(found, NextRound):
+        return found
+    explanation = f"{found.decision.explanation}; {how}"
+    return replace(found, decision=found.decision.model_copy(update={"explanation": explanation}))
 
 
 def _layers(job: Job, layers: Sequence[str]) -> NextRound:

@@ -85,7 +85,8 @@ class Standings:
         sides = self.sides(length)
         # who is surely first or surely not needs no order among the others
         known = (sides[:length, None] != 0) | (sides[None, length:] != 0)
-        return self._before[:length, length:] | known
+        apart: racing.Bools = self._before[:length, length:] | known
+        return apart
 
     def apart_or_tied(self, length: int) -> racing.Bools:
         """The same, or the exact sweep's own intervals of the two surely overlap."""
