@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.domain.costs import Precision
+from service.domain.costs import CostName, Precision
 from service.domain.errors import InvalidInput, NotFound, Unavailable
 from service.domain.settings import (
     BackendName,
@@ -66,6 +66,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
         )
         raise InvalidInput(message, field="fallback_precision")
     check_question(settings, subjects.dataset)
+    _check_latency(settings.selection, subjects.model.format)
     _check_samples(settings, subjects)
     warnings = check_workers(backend, live)
     return Admission(subjects, backend, warnings)
@@ -155,6 +156,16 @@ def check_question(settings: SweepSettings, dataset: DatasetRow) -> None:
     _check_selection(settings)
     _check_method(settings)
     _check_metric(settings, dataset)
+
+
+def _check_latency(selection: SelectionSettings, model_format: str) -> None:
+    """Raises InvalidInput where latency is to be kept small and cannot be measured."""
+    if selection.cost is CostName.LATENCY and model_format != ModelFormat.ONNX:
+        message = (
+            f"selection.cost: latency is measured on ONNX graphs, and the model is in the format {model_format}, whose "
+            "torch timings are no int8 latencies; upload ONNX, or keep layers, macs, weight_bytes or bops small"
+        )
+        raise InvalidInput(message, field="selection.cost")
 
 
 def _check_selection(settings: SweepSettings) -> None:

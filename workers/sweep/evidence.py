@@ -20,7 +20,9 @@ from workers.sweep.table import Measurements
 FLOAT32_BYTES = 4
 
 
-def of_measurements(job: Job, done: Measurements, board: Scoreboard, scores: Mapping[str, VariantScore]) -> Evidence:
+def of_measurements(
+    job: Job, done: Measurements, board: Scoreboard, scores: Mapping[str, VariantScore], costs: CostModel
+) -> Evidence:
     """Where every layer was measured (``scores``): layers that were not have no place in the decision."""
     scored_by_class = any("kl" in each.measures for each in scores.values())
     measure: Measure = "kl" if scored_by_class and job.metric().name != "mse" else "mse"
