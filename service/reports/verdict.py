@@ -136,8 +136,8 @@ def _predicted(report: Report, decision: Decision) -> tuple[str, ...]:
     quantity, found, drop = Quantity.drop(report.metric), chosen.predicted, chosen.score.drop
     told = (
         f"Predicted for this list, an estimate: {quantity.with_unit(found.value)} (95\u00a0% of such lists would be "
-        f"measured at {quantity.number(found.low)} to {quantity.number(found.high)}); measured: "
-        f"{quantity.phrase(drop)}."
+        f"measured at {quantity.number(found.low)} to {quantity.number(found.high)}); "
+        f"measured: {quantity.phrase(drop)}."
     )
     if drop.value is not None and not found.low <= drop.value <= found.high:
         told += " That is outside of what was predicted: trust the other predictions less."
