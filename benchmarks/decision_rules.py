@@ -23,7 +23,7 @@ from workers.metrics.intervals import mean, proportion_difference
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A configuration on all samples of the population: right or wrong, and the KL divergence; (N,) each."""
+    """A configuration on all samples of the population: right (1) or wrong (0), and the KL divergence; (N,) each."""
 
     correct: Floats
     kl: Floats
@@ -64,7 +64,7 @@ class Task:
         return tuple(sorted(self.names))
 
     def drop(self, fallback: Fallback, part: np.ndarray) -> Interval:
-        """Of top-1 against fp32."""
+        """Of the metric against fp32."""
         reference = self.outcomes[self.fp32].correct
         return proportion_difference(reference[part], self.outcomes[fallback].correct[part])
 
