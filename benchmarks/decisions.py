@@ -66,7 +66,7 @@ class Setting:
 
 
 SETTINGS = {
-    "digits": Setting(2000, "correct", (0.02, 0.05), 4000, WeightGranularity.PER_CHANNEL),
+    "digits": Setting(2000, "correct", (0.005, 0.01), 4000, WeightGranularity.PER_CHANNEL),
     "cifar10_resnet20": Setting(1000, "agreement", (0.02, 0.03), 4000, WeightGranularity.PER_TENSOR),
 }
 
