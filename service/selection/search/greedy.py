@@ -11,6 +11,9 @@ import numpy as np
 
 from service.selection.problem import Bools, Floats, GroupConversion, Problem, within
 
+DRIFT = 1e-12
+"""Relative: of a sum that was changed step by step."""
+
 
 @dataclass(frozen=True, eq=False)
 class Path:
@@ -37,7 +40,7 @@ def greedy_path(problem: Problem, *, per_cost: bool) -> Path:
     state = Moves(problem, start)
     free = problem.all_floating() & ~start
     order: list[int] = []
-    costs, losses = [state.cost], [max(0.0, state.sum)]
+    costs, losses = [state.cost], [state.loss]
     while free.any():
         worth = state.gains.copy()
         if per_cost:
@@ -50,7 +53,7 @@ def greedy_path(problem: Problem, *, per_cost: bool) -> Path:
         free[best] = False
         order.append(best)
         costs.append(state.cost)
-        losses.append(max(0.0, state.sum))
+        losses.append(state.loss)
     return Path(start, tuple(order), np.array(costs), np.array(losses))
 
 
@@ -103,6 +106,7 @@ class Moves:
         self._problem = problem
         n = len(problem.groups)
         self._pairs: list[list[tuple[int, float]]] = [[] for _ in range(n)]
+        self._size = float(problem.losses.sum()) + sum(abs(each.value) for each in problem.interactions)
         self.sum = float(problem.losses[~floating].sum())  # may fall below zero, as a loss does not
         for pair in problem.interactions:
             self._pairs[pair.first].append((pair.second, pair.value))
@@ -117,6 +121,11 @@ class Moves:
             self.gains[place] += sum(value for other, value in pairs if not floating[other])
         self.extra = problem.costs.copy()
         self._refresh(range(n))
+
+    @property
+    def loss(self) -> float:
+        """Never negative; what is left of the largest sum by rounding is nothing."""
+        return self.sum if self.sum > DRIFT * self._size else 0.0
 
     def flip(self, place: int) -> None:
         """One group into the other precision."""

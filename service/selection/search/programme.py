@@ -132,21 +132,30 @@ class Programme:
         if np.isinf(limit):
             return LinearConstraint(np.zeros_like(row), -np.inf, 1.0), (low, high)
         if limited == "loss":
-            alone = self._problem.losses.copy()
-            for each in self._problem.interactions:
-                if each.value < 0:
-                    alone[[each.first, each.second]] += each.value
-            too_much = ~np.array([within(each, limit) for each in alone], dtype=bool)
+            too_much = ~np.array([within(each, limit) for each in self._least_losses()], dtype=bool)
             pinned = np.isin(np.arange(self._n), list(self._problem.fixed))
             low[: self._n][too_much & ~pinned] = 1.0
         # of the variables that are still open, so that a large one that is fixed does not drown the others
         open_ = low < high
         constant = float((row[0] * low)[~open_].sum()) + self._offset[limited]
-        size = max(float(np.abs(row[0][open_]).max(initial=0.0)), abs(limit - constant)) or 1.0
+        drift = 1e-12 * float(np.abs(row).sum())  # of the constant, a sum of large numbers that cancel
+        size = max(float(np.abs(row[0][open_]).max(initial=0.0)), abs(limit - constant), drift) or 1.0
         scaled = np.where(open_, row[0], 0.0)[None, :] / size
         # a share of the limit for sums in another order; what it lets through is tested exactly
-        slack = 1e-9 * abs(limit)
+        slack = 1e-9 * abs(limit) + drift
         return LinearConstraint(scaled, -np.inf, (limit - constant + slack) / size), (low, high)
+
+    def _least_losses(self) -> Floats:
+        """(n,) below which no configuration with this group in int8 can come.
+
+        Its own loss with all that can be taken from it; of the others, each with half of what pairs can take.
+        """
+        taken = np.zeros(self._n)
+        for each in self._problem.interactions:
+            taken[[each.first, each.second]] += min(each.value, 0.0)
+        others = np.minimum(self._problem.losses + taken / 2, 0.0)
+        least: Floats = self._problem.losses + taken + (others.sum() - others)
+        return least
 
     def _share(self, objective: Objective) -> Floats:
         weights = self._weights[objective]

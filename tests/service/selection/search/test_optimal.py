@@ -39,7 +39,7 @@ def assert_cheapest_is_that_of_all(asked: Problem, limit: float) -> None:
 
 
 @given(problems(10), st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=1500)
 def test_the_cheapest_within_a_loss_is_that_of_all_configurations(asked: Problem, data: st.DataObject) -> None:
     assert_cheapest_is_that_of_all(asked, data.draw(limits(table(asked)[1])))
 
@@ -51,7 +51,7 @@ def test_so_it_is_with_up_to_sixteen_groups(asked: Problem, data: st.DataObject)
 
 
 @given(problems(10), st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=1500)
 def test_the_safest_within_a_cost_is_that_of_all_configurations(asked: Problem, data: st.DataObject) -> None:
     costs, losses = table(asked)
     limit = data.draw(limits(costs))
@@ -128,6 +128,19 @@ def test_what_is_within_the_limit_for_the_solver_only_is_not_taken_and_the_rest_
     found = Optimum(problem([0.5, 0.5000005, 0.2], [5.0, 6.0, 1.0])).cheapest(1.0)
     assert isinstance(found, Solution)
     assert (found.cost, found.bound, found.gap) == (5.0, 5.0, 0.0)
+
+
+def test_no_loss_at_all_is_found_though_sums_are_rounded() -> None:
+    found = Optimum(problem([1.062, 2.938, 2.0, 0.0], [1.0, 1.0, 1.0, 0.0])).cheapest(0.0)
+    assert isinstance(found, Solution)
+    assert (found.cost, found.loss, found.gap) == (3.0, 0.0, 0.0)
+
+
+def test_what_others_take_from_the_loss_leaves_room_for_a_group_that_is_too_much_alone() -> None:
+    pairs = [GroupInteraction(0, 1, -2.0), GroupInteraction(0, 2, -5.0)]
+    found = Optimum(problem([0.0, 0.0, 8.0], interactions=pairs)).cheapest(1.0)
+    assert isinstance(found, Solution)
+    assert (found.cost, found.loss) == (0.0, 1.0)
 
 
 def test_a_search_that_stops_early_says_how_far_it_may_be_from_the_best() -> None:

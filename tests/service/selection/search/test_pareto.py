@@ -11,7 +11,7 @@ TOLERANCE = 1e-7
 
 
 @given(problems(8))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_no_configuration_dominates_a_point_of_the_curve(asked: Problem) -> None:
     costs, losses = table(asked)
     curve = pareto_curve(asked, points=12)
