@@ -9,14 +9,24 @@ import pytest
 
 from service.cli.connection import own_server
 from service.client import Client
-from service.domain.settings import Budget, CalibrationSettings, MetricSettings, SweepSettings
+from service.domain.settings import (
+    Budget,
+    CalibrationSettings,
+    MetricSettings,
+    SelectionAlgorithm,
+    SelectionSettings,
+    SweepSettings,
+)
 from service.settings import Settings
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
 
 def report_of(client: Client, ids: dict[str, str], **settings: Any) -> dict[str, Any]:
-    asked: dict[str, Any] = {"metric": MetricSettings(name="top1"), "budget": Budget(max_drop=0.01)} | settings
+    # along the ranking: with or without a budget all samples are in the table
+    selection = SelectionSettings(algorithm=SelectionAlgorithm.GREEDY)
+    asked: dict[str, Any] = {"metric": MetricSettings(name="top1"), "budget": Budget(max_drop=0.01)}
+    asked |= {"selection": selection, **settings}
     calibration = CalibrationSettings(dataset=ids["calibration"])
     created = client.create_sweep(
         SweepSettings(model=ids["model"], dataset=ids["dataset"], samples=200, calibration=calibration, **asked)

@@ -148,7 +148,9 @@ def _surely_above(high: Floats, low: Floats, draw: Draw, level: float) -> Bools:
     difference = above.mean[:, None] - below.mean[None]
     n = high.shape[1]
     squares = np.square(above.influence).sum(axis=1)[:, None] + np.square(below.influence).sum(axis=1)[None]
-    error = np.sqrt(np.maximum(squares - 2 * above.influence @ below.influence.T, 0.0) / (n * (n - 1)))
+    # what of nearly equal values is left by this subtraction is rounding, and no small error
+    squares = np.maximum(squares - 2 * above.influence @ below.influence.T, 1e-14 * squares)
+    error = np.sqrt(squares / (n * (n - 1)))
     # equal values leave the rounding of their sums, which is no difference
     rounding = 1e-12 * np.maximum(np.abs(above.mean)[:, None], np.abs(below.mean)[None])
     difference = np.where(np.abs(difference) <= rounding, 0.0, difference)

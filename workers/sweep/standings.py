@@ -85,13 +85,14 @@ class Standings:
         sides = self.sides(length)
         # who is surely first or surely not needs no order among the others
         known = (sides[:length, None] != 0) | (sides[None, length:] != 0)
-        apart: racing.Bools = self._before[:length, length:] | known
-        return apart
+        found: racing.Bools = self._before[:length, length:] | known
+        return found
 
     def apart_or_tied(self, length: int) -> racing.Bools:
         """The same, or the exact sweep's own intervals of the two surely overlap."""
         either = self._race.not_told_below()[np.ix_(self._of_order, self._of_order)]
-        return self.apart(length) | (either & either.T)[:length, length:]
+        found: racing.Bools = self.apart(length) | (either & either.T)[:length, length:]
+        return found
 
     def possible(self, length: int, most: int) -> list[frozenset[str]] | None:
         """The sets that the first so many layers can be, by what is sure; None where they are more than ``most``."""

@@ -7,6 +7,7 @@ from scipy import stats
 from service.domain.layers import FP32
 from service.domain.settings import MetricSettings
 from workers.engine import racing
+from workers.metrics.draw import Draw, drawn
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import resolve_metric
@@ -14,16 +15,20 @@ from workers.metrics.task_metric import resolve_metric
 SURE = 1e-4
 
 
+def race(values: dict[str, np.ndarray], *looks: int, level: float = 0.05) -> racing.Race:
+    return racing.Race(values, looks, level, Draw.equal(looks[-1]))
+
+
 def above(values: dict[str, np.ndarray], *looks: int, level: float = 0.05) -> np.ndarray:
-    return racing.Race(values, looks, level).above()
+    return race(values, *looks, level=level).above()
 
 
 @pytest.mark.parametrize(
     ("shards", "expected"),
     [
         ((16, 16, 16), (3,)),
-        ((64, 32, 48, 72, 108), (1, 2, 3, 4, 5)),
-        ((128,) * 8, (1, 2, 3, 5, 8)),
+        ((64, 16, 20, 25, 31), (1, 2, 3, 4, 5)),
+        ((128,) * 8, (1, 2, 3, 4, 5, 7, 8)),
         ((10_000,), (1,)),
     ],
     ids=["fewer than the first look", "cut for a race", "equal shards", "one shard"],
@@ -37,14 +42,15 @@ def test_a_race_is_cut_so_that_a_shard_ends_at_each_look() -> None:
     assert sum(sizes) == 1017
     assert max(sizes) <= 128
     ends = np.cumsum(sizes)
-    assert [int(ends[each - 1]) for each in racing.looks(sizes)] == [64, 96, 144, 216, 324, 486, 729, 1017]
+    expected = [64, 80, 100, 125, 156, 195, 244, 305, 381, 476, 595, 744, 930, 1017]
+    assert [int(ends[each - 1]) for each in racing.looks(sizes)] == expected
     assert racing.cut(10, 128) == (10,)
-    assert racing.cut(100, 20) == (16, 16, 16, 16, 16, 16, 4)
+    assert racing.cut(100, 20) == (16, 16, 16, 16, 16, 20)
 
 
-def test_a_pair_counts_once_at_each_look() -> None:
-    # 3 pairs, 3 layers and 3 prefixes against a value, and the reference's two bounds
-    assert racing.comparisons(3, 4) == 4 * (3 + 6 + 2)
+def test_all_tests_of_all_looks_but_the_last_share_one_error_rate() -> None:
+    assert racing.level(5, 100) == racing.ERROR_RATE / 400
+    assert racing.level(1, 100) == racing.ERROR_RATE / 100
 
 
 def test_right_or_wrong_is_compared_by_the_one_sided_sign_test() -> None:
@@ -73,11 +79,6 @@ def test_other_measures_are_compared_by_the_paired_t_test_corrected_for_what_is_
         for level, expected in ((p_value * 1.001, True), (p_value * 0.999, False)):
             found = above({"a": first, "b": second}, 80, samples, level=level)
             assert found.tolist() == [[False, expected], [False, False]], samples
-
-
-def test_a_layer_is_above_another_only_if_it_is_surely_sensitive_itself() -> None:
-    values = np.random.default_rng(0).normal(size=80)
-    assert not above({"a": values - values.mean() - 3, "b": values - 30}, 80, 1000).any()
 
 
 def test_nothing_is_claimed_of_values_that_are_all_equal() -> None:
@@ -125,38 +126,90 @@ def test_the_order_is_as_measured_but_never_against_what_is_sure() -> None:
     assert sorted(racing.in_order((2, 1, 0, 3), sure)) == [0, 1, 2, 3]
 
 
-def decided(population: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Sides at the last look before all samples, whoever stops: a claim that is wrong shows there."""
-    layers, samples = population.shape
-    sizes = racing.cut(samples, samples)
-    ends = np.cumsum(sizes)
-    looks = tuple(int(ends[each - 1]) for each in racing.looks(sizes))
-    order = rng.permutation(samples)
-    level = racing.ERROR_RATE / racing.comparisons(layers, len(looks))
-    values = {str(row): each[order] for row, each in enumerate(population)}
-    return racing.sides(above(values, *looks, level=level), most)
+def test_layers_are_ties_only_where_their_intervals_over_all_samples_surely_overlap() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.0, 1.0, (3, 2000))
+    values += np.array([[5.0], [5.0], [9.0]]) - values.mean(axis=1, keepdims=True)
+    found = race(dict(zip("abc", values[:, :1800], strict=True)), 1800, 2000, level=SURE).not_told_below()
+    assert found[0, 1]
+    assert found[1, 0]
+    assert found[2].all()
+    assert not found[:2, 2].any()
 
 
-@pytest.mark.parametrize("kind", ["right or wrong", "skewed"])
+def test_all_samples_tell_two_layers_apart_that_no_test_would() -> None:
+    first = np.zeros(70)
+    first[69] = 1
+    assert above({"a": first, "b": np.zeros(70)}, 64, 70, level=SURE).tolist() == [[False, True], [False, False]]
+
+
+LAYERS, SAMPLES, MOST, RACES = 8, 600, 2, 80
+
+
+def right_or_wrong(rng: np.random.Generator) -> np.ndarray:
+    return (rng.random((LAYERS, SAMPLES)) < np.linspace(0.16, 0.02, LAYERS)[:, None]).astype(float)
+
+
+def skewed(rng: np.random.Generator) -> np.ndarray:
+    scale = rng.lognormal(0, 0.5, SAMPLES) * rng.lognormal(np.linspace(0.3, 0, LAYERS)[:, None], 0.7)
+    return scale * rng.lognormal(0, 0.5, (LAYERS, SAMPLES))
+
+
+def divergences(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """As KL divergences are: a sample's size times a noise of the layer's; and how unsure fp32 is of the samples.
+
+    A few samples make the means: the deviation is about four times the mean, the skewness about ten.
+    """
+    unsure = rng.lognormal(0, 2.0, SAMPLES)
+    size = rng.lognormal(np.linspace(0.8, 0, LAYERS)[:, None], 0.2)
+    return size * unsure * rng.chisquare(2, (LAYERS, SAMPLES)), unsure
+
+
+def wrong(population: np.ndarray, chances: np.ndarray, rng: np.random.Generator) -> tuple[bool, int]:
+    """Whether any look takes one of the first for less sensitive than another; and how many pairs are told apart.
+
+    At the last look before all samples, whoever stops: a claim that is wrong shows there.
+    """
+    order = drawn(chances, int(rng.integers(2**31)))
+    looks = tuple(int(each) for each in np.cumsum(racing.cut(SAMPLES, SAMPLES)))
+    level = racing.level(len(looks), MOST * (LAYERS - MOST))
+    values = {str(row): each[order[: looks[-2]]] for row, each in enumerate(population)}
+    sure = racing.Race(values, looks, level, Draw(chances[order])).above()
+    ranked = np.argsort(-population.mean(axis=1), kind="stable")
+    first, others = ranked[:MOST], ranked[MOST:]
+    return bool(sure[np.ix_(others, first)].any()), int(sure[np.ix_(first, others)].sum())
+
+
+@pytest.mark.parametrize("kind", ["right or wrong", "skewed", "very skewed", "drawn by fp32"])
 def test_a_race_decides_otherwise_than_all_samples_at_most_at_the_stated_rate(kind: str) -> None:
     rng = np.random.default_rng(0)
-    layers, samples, most, races = 8, 600, 2, 120
-    wrong, sure = 0, 0
-    for _ in range(races):
-        if kind == "skewed":
-            population = rng.lognormal(0, 0.5, samples) * rng.lognormal(np.linspace(0.3, 0, layers)[:, None], 0.7)
-            population = population * rng.lognormal(0, 0.5, (layers, samples))
+    missed, told = 0, 0
+    for _ in range(RACES):
+        chances = np.ones(SAMPLES)
+        if kind == "right or wrong":
+            population = right_or_wrong(rng)
+        elif kind == "skewed":
+            population = skewed(rng)
         else:
-            population = (rng.random((layers, samples)) < np.linspace(0.16, 0.02, layers)[:, None]).astype(float)
-        mean = population.mean(axis=1)
-        order = np.sort(mean)[::-1]
-        if order[most - 1] == order[most]:
-            continue
-        sides = decided(population, most, rng)
-        wrong += bool(((sides == 1) & (mean < order[most - 1])).any() or ((sides == -1) & (mean > order[most])).any())
-        sure += int((sides != 0).sum())
-    assert sure > races  # something was decided before the end
-    assert wrong <= racing.ERROR_RATE * races
+            population, unsure = divergences(rng)
+            chances = 0.9 * unsure / unsure.mean() + 0.1 if kind == "drawn by fp32" else chances
+        failed, apart = wrong(population, chances, rng)
+        missed, told = missed + failed, told + apart
+    assert told > RACES  # something was decided before the end
+    # more often only by the chance of so few races
+    assert stats.binomtest(missed, RACES, racing.ERROR_RATE, alternative="greater").pvalue > 0.01
+
+
+def test_drawing_by_fp32_tells_more_apart_on_fewer_samples() -> None:
+    rng = np.random.default_rng(1)
+    told = {"equal": 0, "drawn": 0}
+    for _ in range(20):
+        population, unsure = divergences(rng)
+        for name, chances in (("equal", np.ones(SAMPLES)), ("drawn", 0.9 * unsure / unsure.mean() + 0.1)):
+            order = drawn(chances, int(rng.integers(2**31)))
+            values = {str(row): each[order[:125]] for row, each in enumerate(population)}
+            told[name] += int(racing.Race(values, (125,), SURE, Draw(chances[order])).above().sum())
+    assert told["drawn"] > 2 * told["equal"]
 
 
 def test_the_intervals_of_a_race_hold_at_every_look_at_the_stated_rate() -> None:
