@@ -25,8 +25,9 @@ from workers.tasks import work
 
 def main(sweep_id: str) -> None:
     with WorkerContext.open(Settings(), "looking").database.read() as session:
-        method = SweepSettings.model_validate(session.get_one(SweepRow, sweep_id).settings).method
-    for kind in (each for each in PHASES if each is not UnitKind.PROBE or method.probes):
+        settings = SweepSettings.model_validate(session.get_one(SweepRow, sweep_id).settings)
+    absent = {UnitKind.PROBE: not settings.method.probes, UnitKind.SCOUT: not settings.scouts}
+    for kind in (each for each in PHASES if not absent.get(each)):
         for arm in (die_before_the_work, die_in_the_commit):
             ended = life(sweep_id, kind, arm)
             if ended != -signal.SIGKILL:

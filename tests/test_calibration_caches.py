@@ -13,7 +13,13 @@ import pytest
 from service.cli.connection import own_server
 from service.client import ApiProblem, Client
 from service.domain.conversion import ConversionSettings
-from service.domain.settings import Budget, CalibrationSettings, SweepSettings
+from service.domain.settings import (
+    Budget,
+    CalibrationSettings,
+    SelectionAlgorithm,
+    SelectionSettings,
+    SweepSettings,
+)
 from service.inspection.calibration_cache import read_cache
 from service.settings import Settings
 from tests.real_data import FOLDER, needs_data
@@ -37,8 +43,13 @@ def calibrated(client: Client) -> str:
 
 def swept(client: Client, calibration: CalibrationSettings) -> str:
     model, dataset = client.upload_model(DIGITS / "digits.onnx"), client.upload_dataset(DIGITS / "eval.npz")
+    along_the_ranking = SelectionSettings(algorithm=SelectionAlgorithm.GREEDY)  # with every sample in the table
     settings = SweepSettings(
-        model=model["id"], dataset=dataset["id"], calibration=calibration, budget=Budget(max_drop=0.01)
+        model=model["id"],
+        dataset=dataset["id"],
+        calibration=calibration,
+        budget=Budget(max_drop=0.01),
+        selection=along_the_ranking,
     )
     created = client.create_sweep(settings)
     ended = client.wait(created["id"], timeout=PATIENCE_SECONDS)

@@ -121,6 +121,14 @@ class Installation:
             new = sweeps.NewSweep(parsed, subjects, parsed.backend or BackendName.ONNXRUNTIME)
             return sweeps.create(session, new)[0].id
 
+    def sweep_with(self, kind: UnitKind) -> str:
+        """A sweep that has a unit of this kind on its way."""
+        asked: dict[UnitKind, dict[str, Any]] = {
+            UnitKind.PROBE: {"method": "probe"},
+            UnitKind.SCOUT: {"method": "racing", "metric": {"name": "kl"}},
+        }
+        return self.sweep(**asked.get(kind, {}))
+
     def cancel(self, sweep_id: str) -> None:
         with self.context.database.write() as session:
             sweeps.cancel(session, sweep_id)

@@ -81,7 +81,7 @@ def test_no_heartbeat_comes_after_the_work(installation: Installation) -> None:
 @pytest.mark.parametrize("kind", [*(each for each in UnitKind)])
 def test_a_worker_that_lost_its_lease_writes_nothing(installation: Installation, kind: UnitKind) -> None:
     """It wakes up, does all its work, and leaves every table as the other worker has it."""
-    sweep_id = installation.sweep(method="probe" if kind is UnitKind.PROBE else "exact")
+    sweep_id = installation.sweep_with(kind)
     cache = installation.cache(b"TRT-8510-MinMaxCalibration\nx: 3ca3d70a\n")
     installation.conversion(model=installation.row(sweep_id).model_id, calibration=cache)
     late = installation.run_until(kind)

@@ -123,7 +123,7 @@ def assert_cancelled(installation: Installation, sweep_id: str, kind: UnitKind) 
 
 def held_at(installation: Installation, kind: UnitKind) -> tuple[str, Lease]:
     """A sweep that has come to its first unit of this kind, which a worker holds."""
-    sweep_id = installation.sweep(method="probe" if kind is UnitKind.PROBE else "exact")
+    sweep_id = installation.sweep_with(kind)
     held = installation.run_until(kind)
     assert held is not None
     return sweep_id, held
