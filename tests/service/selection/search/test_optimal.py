@@ -38,7 +38,7 @@ def assert_cheapest_is_that_of_all(asked: Problem, limit: float) -> None:
         assert found.floating[place] == floating
 
 
-@given(problems(10), st.data())
+@given(problems(8), st.data())
 @settings(deadline=None, max_examples=1500)
 def test_the_cheapest_within_a_loss_is_that_of_all_configurations(asked: Problem, data: st.DataObject) -> None:
     assert_cheapest_is_that_of_all(asked, data.draw(limits(table(asked)[1])))
@@ -50,7 +50,7 @@ def test_so_it_is_with_up_to_sixteen_groups(asked: Problem, data: st.DataObject)
     assert_cheapest_is_that_of_all(asked, data.draw(limits(table(asked)[1])))
 
 
-@given(problems(10), st.data())
+@given(problems(8), st.data())
 @settings(deadline=None, max_examples=1500)
 def test_the_safest_within_a_cost_is_that_of_all_configurations(asked: Problem, data: st.DataObject) -> None:
     costs, losses = table(asked)
