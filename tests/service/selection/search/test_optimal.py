@@ -143,6 +143,13 @@ def test_what_others_take_from_the_loss_leaves_room_for_a_group_that_is_too_much
     assert (found.cost, found.loss) == (0.0, 1.0)
 
 
+def test_weights_of_any_size_are_weighed() -> None:
+    for size in (1e-308, 1e-30, 1e30):
+        found = Optimum(problem([3.0 * size, 5.0 * size], [2.0 * size, size])).cheapest(4.0 * size)
+        assert isinstance(found, Solution)
+        assert found.floating.tolist() == [False, True]
+
+
 def test_a_search_that_stops_early_says_how_far_it_may_be_from_the_best() -> None:
     """Many alike, so that a proof takes long."""
     rng = np.random.default_rng(0)
