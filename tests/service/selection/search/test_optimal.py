@@ -39,7 +39,7 @@ def assert_cheapest_is_that_of_all(asked: Problem, limit: float) -> None:
 
 
 @given(problems(8), st.data())
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=150)
 def test_the_cheapest_within_a_loss_is_that_of_all_configurations(asked: Problem, data: st.DataObject) -> None:
     assert_cheapest_is_that_of_all(asked, data.draw(limits(table(asked)[1])))
 
@@ -51,7 +51,7 @@ def test_so_it_is_with_up_to_sixteen_groups(asked: Problem, data: st.DataObject)
 
 
 @given(problems(8), st.data())
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=150)
 def test_the_safest_within_a_cost_is_that_of_all_configurations(asked: Problem, data: st.DataObject) -> None:
     costs, losses = table(asked)
     limit = data.draw(limits(costs))
