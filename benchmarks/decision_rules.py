@@ -156,7 +156,12 @@ def ours(task: Task, limit: Limit) -> Rule:
 
 
 def greedy(task: Task, limit: Limit) -> Rule:
-    """Along the greedy path by loss per cost, without interactions, verified in the same way."""
+    """Along the greedy path by noise alone, without interactions, verified in the same way."""
+    return verified(task, limit, greedy_candidates(task.plain, per_cost=False), task.plain)
+
+
+def greedy_per_cost(task: Task, limit: Limit) -> Rule:
+    """The same by noise per cost, conversions included."""
     return verified(task, limit, greedy_candidates(task.plain, per_cost=True), task.plain)
 
 
@@ -195,7 +200,8 @@ def hawq(task: Task, limit: Limit) -> Rule:
 
 RULES: Mapping[str, Callable[[Task, Limit], Rule]] = {
     "ours": ours,
-    "greedy, verified": greedy,
+    "greedy": greedy,
+    "greedy per cost": greedy_per_cost,
     "naive": naive,
     "AIMET's": aimet,
     "HAWQ's": hawq,

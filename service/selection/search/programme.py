@@ -159,7 +159,7 @@ class Programme:
 
     def _share(self, objective: Objective) -> Floats:
         weights = self._weights[objective]
-        return weights * (SCALE / (np.abs(weights).max(initial=0.0) or 1.0))
+        return weights / (np.abs(weights).max(initial=0.0) or 1.0) * SCALE
 
     def _unscaled(self, objective: Objective, bound: float) -> float:
         weights = self._weights[objective]
