@@ -13,7 +13,14 @@ import numpy as np
 
 from service.domain.layers import ALL_INT8, FP32, FP32_REPEATED, LAYER_PREFIX, Layer, Operation
 from service.domain.results import Decision
-from service.domain.settings import MetricSettings, SweepMethod, SweepMode, SweepSettings
+from service.domain.settings import (
+    MetricSettings,
+    SelectionAlgorithm,
+    SelectionSettings,
+    SweepMethod,
+    SweepMode,
+    SweepSettings,
+)
 from workers.engine import racing
 from workers.metrics.draw import Draw
 from workers.metrics.shard_result import ShardResult, merge
@@ -47,8 +54,9 @@ class Population:
         return tuple("abcdefghijklmnopqrstuvwxyz"[: len(self.wrong)])
 
     def swept(self, method: SweepMethod, *, seed: int = 0, metric: str = "top1", **asked: Any) -> Swept:
+        along_the_ranking = {"selection": SelectionSettings(algorithm=SelectionAlgorithm.GREEDY), **asked}
         settings = SweepSettings(
-            model="", dataset="", method=method, seed=seed, metric=MetricSettings(name=metric), **asked
+            model="", dataset="", method=method, seed=seed, metric=MetricSettings(name=metric), **along_the_ranking
         )
         plan = self.plan(seed)
         names = [each.name for each in sweep_variants(plan.layers, SweepMode.ONE_ON)]
