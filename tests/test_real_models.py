@@ -9,7 +9,14 @@ from scipy.stats import spearmanr
 
 from service.cli.connection import own_server
 from service.client import Client
-from service.domain.settings import Budget, CalibrationSettings, MetricSettings, SweepSettings
+from service.domain.settings import (
+    Budget,
+    CalibrationSettings,
+    MetricSettings,
+    SelectionAlgorithm,
+    SelectionSettings,
+    SweepSettings,
+)
 from service.settings import Settings
 from tests.real_data import MODELS, RealModel, needs_data
 
@@ -53,6 +60,7 @@ def run_sweep(client: Client, model: RealModel, backend: str, **settings: Any) -
             calibration=CalibrationSettings(dataset=calibration["id"]),
             metric=MetricSettings(name="top1"),
             budget=Budget(max_drop=0.02),
+            selection=SelectionSettings(algorithm=SelectionAlgorithm.GREEDY),  # with every sample in the table
             **settings,
         )
     )

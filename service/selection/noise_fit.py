@@ -24,6 +24,8 @@ from service.domain.results import Interval, PredictedDrop
 Floats = npt.NDArray[np.float64]
 
 REPLICAS = 200
+LEAST_NOISE = float(np.finfo(np.float32).tiny)
+"""Less is none: the outputs are float32, and in proportion to such a noise any other is without bound."""
 NORMAL = float(norm.ppf(0.975))
 """Half-widths of 95 % intervals in standard errors."""
 
@@ -106,7 +108,7 @@ def fit_noise(measured: Iterable[NoisyDrop], *, seed: int = 0) -> NoiseFit:
     usable = sorted((each for each in measured if each.drop.value is not None), key=lambda each: each.noise)
     if not usable:
         raise ValueError("no variant has a drop to fit")
-    noise = np.array([each.noise for each in usable])
+    noise = np.array([each.noise if each.noise >= LEAST_NOISE else 0.0 for each in usable])
     drops = np.array([each.drop.value for each in usable], dtype=float)
     errors = _standard_errors([each.drop for each in usable])
     line = _isotonic(noise, drops, errors)
