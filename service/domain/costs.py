@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.domain.layers import Frozen
+from service.domain.layers import Frozen, Layer
 from service.domain.results import Interval
 
 
@@ -33,6 +33,9 @@ class CostName(StrEnum):
     LATENCY = "latency"
 
 
+FLOAT32_BYTES = 4
+
+
 class LayerCost(Frozen):
     """What one layer costs. ``latency``: precision → measured seconds per sample; none where it was not measured."""
 
@@ -40,6 +43,11 @@ class LayerCost(Frozen):
     macs: int | None
     weights: int
     latency: Mapping[Precision, Interval] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layer: Layer) -> "LayerCost":
+        """What the layer itself tells; nothing is measured."""
+        return cls(layer=layer.id, macs=layer.macs, weights=layer.weight_bytes // FLOAT32_BYTES)
 
 
 class Boundary(Frozen):

@@ -38,14 +38,11 @@ def candidates(
     selection: SelectionSettings,
     ranking: Sequence[Ranked],
     sensitivities: Mapping[str, Interval],
-    *,
-    budget: bool,
 ) -> tuple[Candidate, ...]:
     """By the algorithm that was asked for; groups of which a layer falls back do so as a whole, pins hold.
 
-    ``threshold`` and ``top_k`` propose one list, and so do the others without a ``budget``: the layers whose
-    sensitivity (by layer id) is beyond noise. ``greedy`` proposes its whole path (by loss per cost, unless layers
-    are counted), ``optimal`` the Pareto curve. Raises ValueError where no algorithm is named.
+    ``threshold`` and ``top_k`` propose one list, by the sensitivities (by layer id) and by the ranking; ``greedy`` the
+    prefixes of the ranking, ``optimal`` the Pareto curve. Raises ValueError where no algorithm is named.
     """
     match selection.algorithm:
         case SelectionAlgorithm.THRESHOLD:
@@ -54,10 +51,9 @@ def candidates(
             return (_widened(problem, [each.layer_id for each in above if each.significant]),)
         case SelectionAlgorithm.TOP_K:
             return (_widened(problem, [each.layer_id for each in ranking][: selection.top_k]),)
-        case SelectionAlgorithm.GREEDY | SelectionAlgorithm.OPTIMAL if not budget:
-            return (_widened(problem, [each.layer_id for each in ranking if each.significant]),)
         case SelectionAlgorithm.GREEDY:
-            return greedy_candidates(problem, per_cost=selection.cost != "layers")
+            order = [each.layer_id for each in ranking]
+            return tuple(_widened(problem, order[:length]) for length in range(len(order) + 1))
         case SelectionAlgorithm.OPTIMAL:
             return optimal_candidates(problem)
         case None:

@@ -10,10 +10,10 @@ from service.selection.budget import limit_of
 from service.selection.candidates import Fallback, candidates
 from service.selection.costs import prices
 from service.selection.groups import Pins, merged_groups, user_groups
-from service.selection.noise_fit import NoisyDrop, fit_noise
+from service.selection.noise_fit import NoisyDrop
 from service.selection.problem import formulate
 from service.selection.ranking import Ranked
-from service.selection.verification import Judged, Verification, next_step
+from service.selection.verification import Judged, Verification, fit_of, next_step
 
 NAMING = (SelectionAlgorithm.THRESHOLD, SelectionAlgorithm.TOP_K)
 """They name one list; the others look for the cheapest."""
@@ -54,7 +54,7 @@ class Evidence(Frozen):
     fallback_precision: Precision = Precision.FP32
 
 
-def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | None) -> Verification:
+def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget) -> Verification:
     """The search that a selection asks for; raises InvalidInput where pins contradict or a cost is not known.
 
     Layers that an engine makes one kernel decide together where something is searched for; a list that was asked for
@@ -70,12 +70,12 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | 
         evidence.noises,
         evidence.interactions,
     )
-    curve = candidates(problem, selection, evidence.ranking, evidence.sensitivities, budget=budget is not None)
+    curve = candidates(problem, selection, evidence.ranking, evidence.sensitivities)
     return Verification(
         algorithm=selection.algorithm or SelectionAlgorithm.OPTIMAL,
         problem=problem,
         curve=curve,
-        limit=limit_of(budget, evidence.fp32) if budget is not None else None,
+        limit=limit_of(budget, evidence.fp32),
         names=evidence.names,
         known=tuple(_known(evidence)),
         improve=selection.algorithm not in NAMING,
@@ -83,27 +83,27 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget | 
     )
 
 
-def step(evidence: Evidence, selection: SelectionSettings, budget: Budget | None) -> tuple[Fallback, ...] | Decision:
+def step(evidence: Evidence, selection: SelectionSettings, budget: Budget) -> tuple[Fallback, ...] | Decision:
     """The lists that are to be measured next, on both parts of the samples, or the decision with its curve."""
-    return answered(evidence, selection, asked_of(evidence, selection, budget))
+    asked = asked_of(evidence, selection, budget)
+    answer = answered(evidence, selection, asked)
+    if not isinstance(answer, Decision):
+        return answer
+    return answer.model_copy(update={"curve": predicted_curve(evidence, asked)})
 
 
 def answered(evidence: Evidence, selection: SelectionSettings, asked: Verification) -> tuple[Fallback, ...] | Decision:
-    """The same, where the search that the selection asks for is made already."""
-    measured = {each.fallback: _judged(each) for each in evidence.measured}
+    """The same, where the search that the selection asks for is made already, and without the curve."""
+    measured = _judged(evidence)
     if selection.algorithm in NAMING:
         measured = {each.fallback: measured[each.fallback] for each in asked.curve if each.fallback in measured}
     answer = next_step(asked, measured)
-    if not isinstance(answer, Decision):
-        return answer
-    return answer.model_copy(update={"cost": selection.cost, "curve": predicted_curve(evidence, asked)})
+    return answer.model_copy(update={"cost": selection.cost}) if isinstance(answer, Decision) else answer
 
 
 def predicted_curve(evidence: Evidence, asked: Verification) -> tuple[CurvePoint, ...]:
     """Every candidate, the cheapest first, with what is predicted for it; nothing of it is measured."""
-    noisy = [*_known(evidence), *(_noisy(each) for each in evidence.measured if each.noise is not None)]
-    noisy = [each for each in noisy if each.drop.value is not None]
-    fit = fit_noise(noisy) if noisy else None
+    fit = fit_of(asked, _judged(evidence))
     return tuple(
         CurvePoint(
             fallback=each.fallback,
@@ -126,9 +126,8 @@ def _known(evidence: Evidence) -> Iterable[NoisyDrop]:
     return (NoisyDrop(noise=evidence.noises[layer], drop=drop) for layer, drop in evidence.drops.items())
 
 
-def _noisy(each: MeasuredList) -> NoisyDrop:
-    return NoisyDrop(noise=each.noise or 0.0, drop=each.choice.drop)
-
-
-def _judged(each: MeasuredList) -> Judged:
-    return Judged(choice=each.choice, held_out=each.held_out or each.choice, noise=each.noise)
+def _judged(evidence: Evidence) -> dict[Fallback, Judged]:
+    return {
+        each.fallback: Judged(choice=each.choice, held_out=each.held_out or each.choice, noise=each.noise)
+        for each in evidence.measured
+    }

@@ -36,7 +36,7 @@ SWAPS = 6
 SPREAD = 8
 """Candidates measured first, evenly along the curve, where no drop is known at all."""
 
-Status = Literal["met", "not_met", "undecidable", "no_budget"]
+Status = Literal["met", "not_met", "undecidable"]
 
 
 class Judged(Frozen):
@@ -49,7 +49,7 @@ class Judged(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """All that the decision depends on. ``curve``: the cheapest first; ``limit`` None: no budget, and one candidate.
+    """All that the decision depends on. ``curve``: the cheapest first.
 
     ``names``: layer id → name, of all that are decided about. ``known``: drops of other variants on the choice part
     (single layers), by their predicted noise. ``most``: lists measured at most. ``improve``: whether swaps are tried.
@@ -59,7 +59,7 @@ class Verification:
     algorithm: str
     problem: Problem
     curve: tuple[Candidate, ...]
-    limit: Limit | None
+    limit: Limit
     names: Mapping[str, str]
     known: tuple[NoisyDrop, ...] = ()
     most: int = 40
@@ -70,13 +70,8 @@ class Verification:
 def next_step(asked: Verification, measured: Mapping[Fallback, Judged]) -> tuple[Fallback, ...] | Decision:
     """Fallback lists (ids, sorted) to be measured on all samples, or the decision.
 
-    ``measured`` may hold any lists. Raises ValueError without a budget where there is more than one candidate.
+    ``measured`` may hold any lists.
     """
-    if asked.limit is None:
-        if len(asked.curve) != 1:
-            raise ValueError("without a budget there is one candidate, and nothing is to be searched for")
-        fallback = asked.curve[0].fallback
-        return _Answer(asked, measured).without_budget(fallback) if fallback in measured else (fallback,)
     curve = [each for each in asked.curve if len(each.fallback) < len(asked.names)]
     if not curve:
         return _Answer(asked, measured).not_met("only all layers in floating point was a candidate")
@@ -85,7 +80,7 @@ def next_step(asked: Verification, measured: Mapping[Fallback, Judged]) -> tuple
         if not unknown:
             return _Answer(asked, measured).not_met("no candidate's drop is defined on this data")
         return tuple(unknown[:: -(-len(unknown) // SPREAD)])
-    search = _Search(asked, asked.limit, curve, measured)
+    search = _Search(asked, curve, measured)
     wanted = search.wanted()[: max(0, asked.most - len(measured))]
     return tuple(wanted) if wanted else search.decision()
 
@@ -97,16 +92,21 @@ def known_drops(asked: Verification, measured: Mapping[Fallback, Judged]) -> lis
     return [each for each in (*asked.known, *drops) if each.drop.value is not None]
 
 
-class _Search:
-    """One step where there is a budget, from all that is measured."""
+def fit_of(asked: Verification, measured: Mapping[Fallback, Judged]) -> NoiseFit | None:
+    """From predicted noise to drop, through all that is known; None where nothing is."""
+    drops = known_drops(asked, measured)
+    return fit_noise(drops) if drops else None
 
-    def __init__(
-        self, asked: Verification, limit: Limit, curve: Sequence[Candidate], measured: Mapping[Fallback, Judged]
-    ) -> None:
-        self._asked, self._limit, self._curve, self._measured = asked, limit, curve, measured
+
+class _Search:
+    """One step of the search, from all that is measured."""
+
+    def __init__(self, asked: Verification, curve: Sequence[Candidate], measured: Mapping[Fallback, Judged]) -> None:
+        self._asked, self._limit, self._curve, self._measured = asked, asked.limit, curve, measured
         self._answer = _Answer(asked, measured)
         scores = list(measured.values())
-        self._predicted = fit_noise(known_drops(asked, measured))
+        assert self._answer.fit is not None, "where no drop is known nothing is searched for"
+        self._predicted = self._answer.fit
         own = [NoisyDrop(noise=each.noise, drop=each.choice.drop) for each in scores if each.noise is not None]
         self._own = fit_noise([*asked.known, *own]) if own else self._predicted
         # what the held-out part's interval will be wider or narrower by; 0 where nothing is promised of unseen data
@@ -207,20 +207,15 @@ class _Search:
 class _Answer:
     """Decisions in words.
 
-    ``known``: the measured lists that are candidates: a layer is in int8, groups are whole, pins hold.
+    ``known``: the measured lists that are candidates: a layer is in int8, groups are whole, pins hold. ``fit``: from
+    predicted noise to drop.
     """
 
     def __init__(self, asked: Verification, measured: Mapping[Fallback, Judged]) -> None:
         self._asked, self._measured = asked, measured
         found = (_candidate(asked, each) for each in measured)
         self.known = {each.fallback: each for each in found if each is not None and _allowed(asked, each)}
-        drops = known_drops(asked, measured)
-        self._fit: NoiseFit | None = fit_noise(drops) if drops else None
-
-    def without_budget(self, fallback: Fallback) -> Decision:
-        """The one candidate, measured."""
-        why = f"no budget was given: {_count(fallback)} by {self._asked.algorithm}"
-        return self._decision("no_budget", fallback, why)
+        self.fit = fit_of(asked, measured)
 
     def met(self, each: Candidate, how: str) -> Decision:
         """Passed."""
@@ -242,7 +237,7 @@ class _Answer:
         """The half-width shrinks with the root of the number: held-out samples, and the choice part in proportion."""
         limit, found = self._asked.limit, self._measured[each.fallback]
         drop = found.held_out.drop
-        if limit is None or drop.value is None or drop.high is None or drop.value >= limit.max_drop:
+        if drop.value is None or drop.high is None or drop.value >= limit.max_drop:
             return None
         times = ((drop.high - drop.value) / (limit.max_drop - drop.value)) ** 2
         return math.ceil(times * (drop.samples + found.choice.drop.samples))
@@ -251,14 +246,14 @@ class _Answer:
         asked, limit = self._asked, self._asked.limit
         verified = [self._verified(each) for each in sorted(self._measured, key=lambda one: (len(one), one))]
         chosen = next((each for each in verified if each.fallback == fallback), None)
-        certain = chosen is not None and limit is not None and limit.surely_holds(chosen.score.drop)
+        certain = chosen is not None and limit.surely_holds(chosen.score.drop)
         return Decision(
             status=status,
             algorithm=asked.algorithm,
             fallback=fallback,
             fallback_names=tuple(asked.names[each] for each in fallback),
-            max_drop=limit.max_drop if limit else None,
-            certain=None if limit is None else status == "met" and certain,
+            max_drop=limit.max_drop,
+            certain=status == "met" and certain,
             same_samples=asked.same_samples,
             chosen=chosen,
             measured=tuple(verified),
@@ -272,9 +267,9 @@ class _Answer:
         return VerifiedVariant(
             fallback=fallback,
             score=score,
-            within_budget=limit.holds(score.drop) if limit else None,
+            within_budget=limit.holds(score.drop),
             cost=known.cost if known else None,
-            predicted=self._fit.predict(known.noise) if known and self._fit else None,
+            predicted=self.fit.predict(known.noise) if known and self.fit else None,
         )
 
 

@@ -4,7 +4,7 @@ Whatever was measured first decides, by the rules of the sweep itself; so its ow
 where more would have to be measured is the answer a prediction: the cheapest candidate that is thought to be within.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from service.domain.errors import InvalidInput, SweepFailure
@@ -12,10 +12,10 @@ from service.domain.results import CurvePoint, Decision, PredictedDrop, VariantS
 from service.domain.selections import Selected, SelectionStatus
 from service.domain.settings import Budget, SelectionAlgorithm, SelectionSettings
 from service.selection.budget import Limit, limit_of
-from service.selection.candidates import Candidate, Fallback, candidate
+from service.selection.candidates import Fallback
 from service.selection.decide import Question, next_step
 from service.selection.evidence import Evidence, answered, asked_of, predicted_curve
-from service.selection.problem import Problem, within
+from service.selection.problem import within
 from service.selection.verification import Verification
 
 RELATIVE = "budget.relative"
@@ -30,7 +30,6 @@ def what_if(evidence: Evidence, selection: SelectionSettings, budget: Budget) ->
     limit = _limit(evidence, budget)
     asked = asked_of(evidence, selection, budget)
     if selection.algorithm is SelectionAlgorithm.GREEDY:
-        asked = replace(asked, curve=_along_the_ranking(evidence, asked.problem))
         found = next_step(_question(evidence, selection, limit), _measured_prefixes(evidence))
     else:
         found = answered(evidence, selection, asked)
@@ -68,10 +67,6 @@ def _measured_prefixes(evidence: Evidence) -> dict[Fallback, VariantScore]:
     return {each: scores[key] for each in _prefixes(evidence) if (key := tuple(sorted(each))) in scores}
 
 
-def _along_the_ranking(evidence: Evidence, problem: Problem) -> tuple[Candidate, ...]:
-    return tuple(candidate(problem, problem.configuration(each)) for each in _prefixes(evidence))
-
-
 @dataclass(frozen=True)
 class _Asked:
     search: Verification
@@ -101,7 +96,7 @@ class _Asked:
 
 
 def _verified(asked: _Asked, decision: Decision) -> Selected:
-    assert decision.status != "no_budget"
+    assert decision.status != "no_budget"  # a question has one
     fallback = tuple(sorted(decision.fallback))
     chosen = decision.chosen
     predicted = next((each.predicted for each in asked.curve if each.fallback == fallback), None)
@@ -112,7 +107,7 @@ def _verified(asked: _Asked, decision: Decision) -> Selected:
         predicted=chosen.predicted if chosen and chosen.predicted else predicted,
         measured=chosen.score.drop if chosen else None,
         explanation=decision.explanation,
-        decision=decision.model_copy(update={"curve": ()}),
+        decision=decision,
     )
 
 

@@ -12,8 +12,6 @@ from math import prod
 from service.domain.costs import Boundary, CostModel, Group, LayerCost
 from service.domain.layers import Layer, Operation
 
-FLOAT32_BYTES = 4
-
 
 @dataclass(frozen=True)
 class Step:
@@ -44,9 +42,7 @@ def cost_model(steps: Sequence[Step], elements: Mapping[str, int]) -> CostModel:
     flow = _Flow(steps)
     layers = [each.layer for each in steps if each.layer is not None]
     return CostModel(
-        layers=tuple(
-            LayerCost(layer=each.id, macs=each.macs, weights=each.weight_bytes // FLOAT32_BYTES) for each in layers
-        ),
+        layers=tuple(LayerCost.of(each) for each in layers),
         boundaries=tuple(flow.boundaries(elements)),
         groups=(*flow.shared_inputs(), *flow.additions(), *flow.concatenations()),
     )

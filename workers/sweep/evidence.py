@@ -17,8 +17,6 @@ from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
 from workers.sweep.probed import Known
 from workers.sweep.table import Measurements
 
-FLOAT32_BYTES = 4
-
 
 def of_measurements(
     job: Job, done: Measurements, board: Scoreboard, scores: Mapping[str, VariantScore], costs: CostModel
@@ -86,7 +84,7 @@ def _evidence(
         noises=dict(noises),
         drops=dict(drops),
         interactions=tuple(pairs),
-        costs=costs if costs.layers else _costs(job.plan.layers),
+        costs=costs if costs.layers else _unweighed(job.plan.layers),
         fp32=board.score(FP32).metric,
         measured=tuple(_measured(board, held_out, measure)),
         held_out=job.plan.held_out_samples,
@@ -120,10 +118,6 @@ def _value(score: VariantScore, measure: Measure) -> float:
     return max(0.0, found.value) if found is not None and found.value is not None else 0.0
 
 
-def _costs(layers: Sequence[Layer]) -> CostModel:
+def _unweighed(layers: Sequence[Layer]) -> CostModel:
     """Of a sweep that was planned before plans had costs."""
-    return CostModel(
-        layers=tuple(
-            LayerCost(layer=each.id, macs=each.macs, weights=each.weight_bytes // FLOAT32_BYTES) for each in layers
-        )
-    )
+    return CostModel(layers=tuple(LayerCost.of(each) for each in layers))

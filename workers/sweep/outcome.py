@@ -93,7 +93,7 @@ class Measured:
 class NextRound:
     """What the decision needs measured: shard → the names of variants. ``stopped``: layer id → why it is not.
 
-    ``costs``: with latencies, where these were measured for it.
+    ``costs``: what lists are weighed by, with latencies where these were measured; None where they are not weighed.
     """
 
     variants: Mapping[int, tuple[str, ...]]
@@ -106,6 +106,7 @@ class Decided:
     """The decision stands. ``stopped``: layer id → why it was measured on no more samples.
 
     ``evidence``: what it rests on, to decide again by; None for a race, whose layers have no number on all samples.
+    ``costs``: as those of the rounds before it.
     """
 
     decision: Decision

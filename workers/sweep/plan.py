@@ -58,11 +58,6 @@ class Plan(Frozen):
         return range(len(self.shards) - self.held_out)
 
     @property
-    def verified(self) -> range:
-        """The shards (by number) that lists are verified on: those held out, or where none are, all."""
-        return range(len(self.shards) - self.held_out if self.held_out else 0, len(self.shards))
-
-    @property
     def held_out_samples(self) -> int:
         """How many samples are held out."""
         return sum(each.stop - each.start for each in self.shards[len(self.searched) :])

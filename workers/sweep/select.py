@@ -1,6 +1,6 @@
 """Phase 4: from the measured table to the next question, or to the decision."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from service.domain.costs import CostModel, CostName
@@ -28,11 +28,11 @@ def run(job: Job) -> NextRound | Decided:
     """One step of the decision, from all that is measured so far."""
     done = measurements(job)
     board = job.board(done.shards)
-    _check(job.course, board)
+    _check(job.course, job.board((*done.shards, *done.held_out)))
     if job.settings.method.probes:
         return _probed(job, done, board)
     if job.settings.predicts:
-        return _with_costs(job, lambda costs: _predicted(job, done, _evidence(job, done, board, costs)))
+        return _predicted(job, done, _evidence(job, done, board, _costs(job)))
     found = step(job.course, done.shards)
     if isinstance(found, Decided) and job.settings.method is SweepMethod.EXACT:
         return replace(found, evidence=_evidence(job, done, board, job.plan.costs))
@@ -58,13 +58,11 @@ def step(course: Course, shards: Sequence[ShardResult]) -> NextRound | Decided:
     return NextRound(dict.fromkeys(range(len(shards)), names))
 
 
-def _with_costs(job: Job, decide: Callable[[CostModel], NextRound | Decided]) -> NextRound | Decided:
-    """Latencies are measured before the first lists are proposed, where they are what is to be kept small."""
+def _costs(job: Job) -> CostModel:
+    """With latencies where these are what is to be kept small, which are measured before lists are proposed."""
     costs = job.plan.costs
-    if job.settings.selection.cost is not CostName.LATENCY or costs.timed:
-        return decide(costs)
-    costs = latency.run(job)
-    return replace(decide(costs), costs=costs)
+    wanted = job.settings.selection.cost is CostName.LATENCY and not costs.timed
+    return latency.run(job) if wanted else costs
 
 
 def _evidence(job: Job, done: Measurements, board: Scoreboard, costs: CostModel) -> Evidence:
@@ -72,8 +70,10 @@ def _evidence(job: Job, done: Measurements, board: Scoreboard, costs: CostModel)
 
 
 def _predicted(job: Job, done: Measurements, known: Evidence) -> NextRound | Decided:
+    assert job.settings.budget is not None, "nothing is predicted without one"
     answer = step_by_evidence(known, job.settings.selection_in_force, job.settings.budget)
-    return Decided(answer, evidence=known) if isinstance(answer, Decision) else _lists(job, done, answer)
+    found = Decided(answer, evidence=known) if isinstance(answer, Decision) else _lists(job, done, answer)
+    return replace(found, costs=known.costs)
 
 
 def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Decided:
@@ -85,11 +85,8 @@ def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Deci
         return _layers(job, doubtful)
     how = f"layers ranked by probes, of which {len(found.scores)} of {len(found.values)} were measured too"
     if job.settings.predicts:
-
-        def decide(costs: CostModel) -> NextRound | Decided:
-            return _explained(_predicted(job, done, evidence.of_probes(job, done, board, found, sums, costs)), how)
-
-        return _with_costs(job, decide)
+        known = evidence.of_probes(job, done, board, found, sums, _costs(job))
+        return _explained(_predicted(job, done, known), how)
     question = _question(job.course, board, found.ranking, found.values)
     answer = next_step(question, _scores(board, _along_the_ranking(job.course, board, question)))
     if not isinstance(answer, Decision):
@@ -115,13 +112,12 @@ def _layers(job: Job, layers: Sequence[str]) -> NextRound:
 def _lists(job: Job, done: Measurements, lists: Sequence[Fallback]) -> NextRound:
     """These lists on all samples, and beside them, where samples are held out, what all layers in int8 does there."""
     names = [evidence.variant_of(each) for each in lists]
-    wanted = dict.fromkeys(job.plan.searched, names)
-    wanted |= {shard: [ALL_INT8, *names] for shard in job.plan.verified if shard not in job.plan.searched}
     held = [set(each.variants) for each in (*done.shards, *done.held_out)]
-    held += [set()] * (len(job.plan.shards) - len(held))
-    missing = {
-        shard: tuple(each for each in dict.fromkeys(wanted[shard]) if each not in held[shard]) for shard in wanted
-    }
+    missing: dict[int, tuple[str, ...]] = {}
+    for shard in range(len(job.plan.shards)):
+        wanted = names if shard in job.plan.searched else [ALL_INT8, *names]
+        known = held[shard] if shard < len(held) else set()
+        missing[shard] = tuple(each for each in dict.fromkeys(wanted) if each not in known)
     return NextRound({shard: variants for shard, variants in missing.items() if variants})
 
 

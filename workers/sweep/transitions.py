@@ -37,6 +37,8 @@ PROBE_COST = 6
 
 def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
     """Write what the unit found into the (locked) sweep and queue what follows; how many units were queued."""
+    if isinstance(outcome, NextRound | Decided) and outcome.costs is not None:
+        sweep.plan = {**sweep.plan, "costs": outcome.costs.model_dump(mode="json")}
     match outcome:
         case Prepared():
             return _prepared(session, sweep, outcome)
@@ -70,8 +72,6 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
         case NextRound():
             return _next_round(session, sweep, outcome)
         case Decided():
-            if outcome.costs is not None:
-                sweep.plan = {**sweep.plan, "costs": outcome.costs.model_dump(mode="json")}
             sweep.decision = outcome.decision.model_dump(mode="json")
             if outcome.evidence is not None:
                 sweep.evidence = outcome.evidence.model_dump(mode="json")
@@ -190,8 +190,6 @@ def _controls(session: Session, sweep: SweepRow) -> int:
 
 def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:
     sweep.round += 1
-    if outcome.costs is not None:
-        sweep.plan = {**sweep.plan, "costs": outcome.costs.model_dump(mode="json")}
     shards, by_layer = sweep.plan["shards"], Plan.model_validate(sweep.plan).cost_per_layer
     new = [
         _unit(sweep, UnitKind.VERIFY, group, ordinal=number * len(shards) + shard, round_=sweep.round)

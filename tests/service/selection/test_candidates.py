@@ -22,8 +22,8 @@ def made(*, pins: Pins = Pins(), groups: tuple[Group, ...] = (), cost: CostName 
     return formulate(merged_groups(names, groups, pins), prices(MODEL, cost), LOSSES | {"e": 0.0})
 
 
-def lists(problem: Problem, *, budget: bool = True, **settings: Any) -> list[str]:
-    found = candidates(problem, SelectionSettings(**settings), RANKING, SENSITIVITIES, budget=budget)
+def lists(problem: Problem, **settings: Any) -> list[str]:
+    found = candidates(problem, SelectionSettings(**settings), RANKING, SENSITIVITIES)
     return ["".join(each.fallback) for each in found]
 
 
@@ -43,16 +43,11 @@ def test_a_group_falls_back_as_a_whole_and_pins_hold() -> None:
     assert lists(problem, algorithm="top_k", top_k=2) == ["bce"]
 
 
-@pytest.mark.parametrize("algorithm", ["greedy", "optimal"])
-def test_without_a_budget_what_is_beyond_noise_is_the_one_candidate(algorithm: str) -> None:
-    assert lists(made(), budget=False, algorithm=algorithm) == ["bcd"]
-
-
-def test_greedy_proposes_its_path_from_the_cheapest_on() -> None:
+def test_greedy_proposes_the_prefixes_of_the_ranking() -> None:
     assert lists(made(), algorithm="greedy") == ["", "d", "cd", "bcd", "abcd"]
 
 
 def test_optimal_proposes_the_curve_with_its_proofs() -> None:
-    found = candidates(made(), SelectionSettings(algorithm="optimal"), RANKING, SENSITIVITIES, budget=True)
+    found = candidates(made(), SelectionSettings(algorithm="optimal"), RANKING, SENSITIVITIES)
     assert [each.fallback for each in found] == [(), ("d",), ("c", "d"), ("b", "c", "d"), ("a", "b", "c", "d")]
     assert all(each.gap == 0 and each.bound == each.cost for each in found)

@@ -48,12 +48,12 @@ class Network:
         return Judged(choice=parts[0], held_out=parts[1])
 
 
-def asked(network: Network, limit: float | None, **changes: object) -> Verification:
+def asked(network: Network, limit: float, **changes: object) -> Verification:
     found = Verification(
         algorithm="optimal",
         problem=network.problem,
         curve=() if "curve" in changes else optimal_candidates(network.problem, points=16),
-        limit=None if limit is None else Limit(max_drop=limit),
+        limit=Limit(max_drop=limit),
         names={layer: f"net.{layer}" for group in network.problem.groups for layer in group.layers},
     )
     return replace(found, **changes)  # type: ignore[arg-type]
@@ -165,15 +165,6 @@ def test_pins_and_groups_hold_in_all_that_is_measured() -> None:
             assert {"g0", "g6"} <= set(fallback)
             assert "g3" not in fallback
     assert {"g0", "g6"} <= set(found.fallback)
-
-
-def test_without_a_budget_the_one_candidate_is_measured_and_told() -> None:
-    curve = optimal_candidates(NETWORK.problem, points=16)
-    question = asked(NETWORK, None, curve=curve[2:3], algorithm="top_k")
-    found, _ = decide(question, NETWORK)
-    assert (found.status, found.fallback, found.certain) == ("no_budget", curve[2].fallback, None)
-    with pytest.raises(ValueError, match="one candidate"):
-        next_step(asked(NETWORK, None), {})
 
 
 def test_one_candidate_with_a_budget_is_judged_by_its_own_bound() -> None:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.domain.results import Decision
 from service.domain.states import SweepState, UnitKind
-from tests.workers.installation import Installation, npz_bytes
+from tests.workers.installation import Installation, npz_bytes, onnx_bytes
 from workers.metrics.shard_result import ShardResult
 from workers.sweep.plan import Plan
 
@@ -144,3 +145,27 @@ def test_too_few_samples_to_tell_is_said_with_how_many_would(installation: Insta
     _, decision = decided(installation, dataset=dataset, metric={"name": "top1"}, budget={"max_drop": 0.01})
     assert decision.status == "undecidable"
     assert decision.samples_needed is None or decision.samples_needed > 16
+
+
+def test_what_fails_on_held_out_samples_only_ends_the_sweep_with_the_reason(installation: Installation) -> None:
+    """One sample rounds to zero in int8, of which the reciprocal is infinite; it is not among those of the choice."""
+    graph = """g (float[N,4] x) => (float[N,1] y) <float[1,4] w = {1, 1, 1, 1}>
+    { [first] h = Gemm <transB = 1> (x, w) [last] y = Reciprocal(h) }"""
+    held_out = np.random.default_rng(0).permutation(SAMPLES)[-1]
+    x = np.ones((SAMPLES, 4), np.float32)
+    x[held_out] = 1e-4
+    model, dataset = installation.model(onnx_bytes(graph)), installation.dataset(npz_bytes(x=x))
+    sweep_id = installation.sweep(model=model, dataset=dataset, selection={}, budget={"max_drop": 1.0})
+    assert installation.run_until() is None
+    row = installation.row(sweep_id)
+    assert (row.state, row.problem_code) == (SweepState.FAILED, "all-int8-failed")
+    assert "first" in (row.problem or "") or "output 'y'" in (row.problem or "")
+
+
+def test_latency_is_measured_where_it_is_what_is_to_be_kept_small(installation: Installation) -> None:
+    sweep_id, decision = decided(installation, budget={"max_drop": 0.0}, selection={"cost": "latency"})
+    assert decision.cost == "latency"
+    assert decision.curve[0].cost > 0
+    costs = Plan.model_validate(installation.row(sweep_id).plan).costs
+    assert costs.timed
+    assert {each.layer for each in costs.layers if each.latency} == {"first", "second"}
