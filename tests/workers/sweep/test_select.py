@@ -48,6 +48,25 @@ def test_the_table_never_sees_the_samples_that_lists_are_verified_on(installatio
     assert decision.chosen.score.drop.samples == SAMPLES // 2
 
 
+def test_probes_do_not_see_them_either(installation: Installation) -> None:
+    sweep_id, _ = decided(installation, budget={"max_drop": 1.0}, method="probe")
+    for kind in (UnitKind.PROBE, UnitKind.MEASURE):
+        assert max(each["payload"]["stop"] for each in units(installation, sweep_id, kind)) == SAMPLES // 2
+
+
+def test_the_drop_of_a_list_is_that_of_the_held_out_samples(installation: Installation) -> None:
+    sweep_id, decision = decided(installation, budget={"max_drop": 1e-9}, selection={"never_int8": ["first"]})
+    values: dict[bool, list[float]] = {False: [], True: []}
+    for each in units(installation, sweep_id, UnitKind.VERIFY):
+        result = ShardResult.from_bytes(installation.context.blobs.read(each["result_sha256"]))
+        if "mixed:first" in result.variants:
+            row = result.measures["mse"][result.variants.index("mixed:first")]
+            values[each["payload"]["start"] >= SAMPLES // 2].extend(float(one) for one in row)
+    (found,) = [each for each in decision.measured if each.fallback == ("first",)]
+    assert found.score.drop.value == pytest.approx(float(np.mean(values[True])))
+    assert np.mean(values[True]) != pytest.approx(float(np.mean(values[False]))), "the parts differ"
+
+
 def test_a_list_is_run_on_both_parts_and_no_variant_twice_on_a_shard(installation: Installation) -> None:
     sweep_id, _ = decided(installation, budget={"max_drop": 1e-9})
     seen: dict[int, list[str]] = {}
