@@ -163,7 +163,7 @@ def main() -> None:
     if arguments.what in (None, "digits"):
         network, budget = networks["digits"], 0.01
         data = augmented(network, DIGITS)
-        asked = {"metric": {"name": "top1"}, "budget": {"max_drop": budget}}
+        asked = {"metric": {"name": "top1"}, "budget": {"max_drop": budget}, "selection": {"algorithm": "greedy"}}
         label = f"digits, top-1, {DIGITS} samples, budget {budget}"
         if arguments.real:
             real(network, label, None, data, arguments.real, asked)
