@@ -40,7 +40,7 @@ def make(job: Job, decision: Decision | None) -> Exported:
     if decision is None or not int8:
         return Exported()
     fallback = frozenset(each.id for each in plan.layers) - int8
-    mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights)
+    mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights, job.settings.fallback_precision)
     with job.model_file() as path:
         if job.model.format != ModelFormat.ONNX:
             return Exported(tuple(of_torch(mixed, path)))
