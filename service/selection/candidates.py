@@ -8,7 +8,6 @@ from service.domain.results import Interval
 from service.domain.settings import SelectionAlgorithm, SelectionSettings
 from service.selection.problem import Bools, Problem
 from service.selection.ranking import Ranked
-from service.selection.search.greedy import greedy_path
 from service.selection.search.pareto import POINTS, pareto_curve
 
 Fallback = tuple[str, ...]
@@ -39,10 +38,10 @@ def candidates(
     ranking: Sequence[Ranked],
     sensitivities: Mapping[str, Interval],
 ) -> tuple[Candidate, ...]:
-    """By the algorithm that was asked for; groups of which a layer falls back do so as a whole, pins hold.
+    """By an algorithm that goes by the layers; groups of which a layer falls back do so as a whole, pins hold.
 
     ``threshold`` and ``top_k`` propose one list, by the sensitivities (by layer id) and by the ranking; ``greedy`` the
-    prefixes of the ranking, ``optimal`` the Pareto curve. Raises ValueError where no algorithm is named.
+    prefixes of the ranking. Raises ValueError for ``optimal``, which has a curve, and where no algorithm is named.
     """
     match selection.algorithm:
         case SelectionAlgorithm.THRESHOLD:
@@ -54,23 +53,10 @@ def candidates(
         case SelectionAlgorithm.GREEDY:
             order = [each.layer_id for each in ranking]
             return tuple(_widened(problem, order[:length]) for length in range(len(order) + 1))
-        case SelectionAlgorithm.OPTIMAL:
-            return optimal_candidates(problem)
-        case None:
-            raise ValueError("selection: no algorithm is in force")
+        case SelectionAlgorithm.OPTIMAL | None:
+            raise ValueError(f"selection.algorithm: {selection.algorithm} goes by no order of layers")
         case _ as unknown:
             assert_never(unknown)
-
-
-def greedy_candidates(problem: Problem, *, per_cost: bool) -> tuple[Candidate, ...]:
-    """Along the path, without those that are neither cheaper nor safer than another of it."""
-    path = greedy_path(problem, per_cost=per_cost)
-    found = [candidate(problem, path.configuration(steps)) for steps in range(len(path.order) + 1)]
-    kept: list[Candidate] = []
-    for each in sorted(found, key=lambda one: (one.cost, one.noise)):
-        if not kept or each.noise < kept[-1].noise:
-            kept.append(each)
-    return tuple(kept)
 
 
 def optimal_candidates(problem: Problem, points: int = POINTS) -> tuple[Candidate, ...]:
