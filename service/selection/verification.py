@@ -140,8 +140,8 @@ class _Search:
         passed = self._passed(chain)
         if passed:
             how = (
-                f"of {len(chain)} candidates in one sequence, {len(passed)} have an upper bound within the budget on "
-                "held-out samples; the cheapest of these"
+                f"of {len(chain)} candidates in one sequence, {len(passed)} {'has' if len(passed) == 1 else 'have'} an "
+                "upper bound within the budget on held-out samples; the cheapest of these"
             )
             return self._answer.met(passed[-1], how)
         drop = self._drop(chain[0])

@@ -1,7 +1,6 @@
 """Selections that lists are measured for, on a sweep that has its decision; asked over the API, done by a worker."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +17,6 @@ from tests.workers.installation import Installation, npz_bytes
 from workers.reconciler import reconcile
 
 NEVER_FIRST = {"selection": {"never_int8": ["first"]}, "budget": {"max_drop": 1.0}, "verify": True}
-
-
-@pytest.fixture
-def installation(tmp_path: Path) -> Installation:
-    made = Installation.at(tmp_path)
-    made.context.database.migrate()
-    return made
 
 
 @pytest.fixture
@@ -107,10 +99,13 @@ def test_the_answer_is_that_of_a_sweep_that_was_asked_the_same(installation: Ins
     assert (found.status, found.fallback, found.chosen) == (own.status, own.fallback, own.chosen)
 
 
-@pytest.mark.parametrize("selection", [{"algorithm": "greedy"}, {"algorithm": "top_k", "top_k": 1}])
-def test_other_algorithms_are_measured_too(
-    installation: Installation, http: TestClient, sweep_id: str, selection: dict[str, Any]
+@pytest.mark.parametrize("selection", [{}, {"algorithm": "greedy"}, {"algorithm": "top_k", "top_k": 1}])
+def test_every_algorithm_has_its_lists_measured(
+    installation: Installation, http: TestClient, selection: dict[str, Any]
 ) -> None:
+    nothing = {"selection": {"algorithm": "top_k", "top_k": 0}, "budget": {"max_drop": 1.0}}
+    sweep_id = installation.sweep(dataset=installation.dataset(npz_bytes(96)), **nothing)
+    installation.run_until()
     made = asked(http, sweep_id, {"selection": selection, "budget": {"max_drop": 1e-12}, "verify": True})
     assert made["state"] == "queued"
     installation.run_until()
@@ -128,8 +123,8 @@ def test_what_was_measured_for_another_selection_is_found(
     again = asked(http, sweep_id, NEVER_FIRST)
     installation.run_until()
     ran, found = ([each for each in units(installation, one) if each.kind == "verify"] for one in (first, again))
-    # fp32 and all in int8 are the sweep's; the list is not
-    assert [(each.result["variants"], each.result["found"]) for each in ran] == [(3, 2)] * 6
+    # fp32 and all in int8 are the sweep's, and the list too where it is the table's variant of the other layer
+    assert [(each.result["variants"], each.result["found"]) for each in ran] == [(3, 3)] * 3 + [(3, 2)] * 3
     assert [(each.result["variants"], each.result["found"]) for each in found] == [(3, 3)] * 6
     assert looked_at(http, again)["result"] == looked_at(http, first)["result"]
 
@@ -172,7 +167,7 @@ def test_a_selection_that_loses_every_worker_fails_and_keeps_its_prediction(
     installation: Installation, http: TestClient, sweep_id: str
 ) -> None:
     made = asked(http, sweep_id, NEVER_FIRST)
-    for _ in range(3):
+    for _ in range(installation.context.settings.max_attempts):
         lost = installation.run_until(UnitKind.VERIFY)
         assert lost is not None
         installation.let_expire(lost)
