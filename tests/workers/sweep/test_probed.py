@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from service.domain.results import Interval
 from service.domain.states import Phase, SweepState, UnitKind, UnitState
 from service.selection.ranking import rank_by
-from service.store import progress, sweeps, units
+from service.store import lost_units, progress, sweeps, units
 from tests.workers.installation import Installation
 from workers.engine.probe_sums import ProbeSums
 from workers.sweep.probed import Known, at_the_end
