@@ -71,7 +71,7 @@ def of_selection(session: Session, selection: SelectionRow) -> Progress | None:
 def _clock(session: Session) -> float:
     clock = session.scalar(select(now()))
     assert clock is not None
-    return clock
+    return float(clock)
 
 
 def _rounds(session: Session, subject_id: str) -> list[Round]:
