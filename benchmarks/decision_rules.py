@@ -12,12 +12,11 @@ import numpy as np
 
 from service.domain.results import Decision, Interaction, Interval, VariantScore
 from service.selection.budget import Limit
-from service.selection.candidates import Candidate, Fallback, candidate, optimal_candidates
+from service.selection.candidates import Candidate, Fallback, greedy_candidates, optimal_candidates
 from service.selection.costs import Prices
 from service.selection.groups import MergedGroup
 from service.selection.noise_fit import NoisyDrop, fit_noise
 from service.selection.problem import Floats, Problem, formulate
-from service.selection.search.greedy import greedy_path
 from service.selection.verification import Judged, Verification, next_step
 from workers.metrics.intervals import mean, proportion_difference
 
@@ -154,17 +153,6 @@ def verified(
 def ours(task: Task, limit: Limit) -> Rule:
     """``optimal`` with interactions, verified on the held-out part."""
     return verified(task, limit, task.curve, task.interacting)
-
-
-def greedy_candidates(problem: Problem, *, per_cost: bool) -> tuple[Candidate, ...]:
-    """Along the greedy path, without those that are neither cheaper nor safer than another of it."""
-    path = greedy_path(problem, per_cost=per_cost)
-    found = [candidate(problem, path.configuration(steps)) for steps in range(len(path.order) + 1)]
-    kept: list[Candidate] = []
-    for each in sorted(found, key=lambda one: (one.cost, one.noise)):
-        if not kept or each.noise < kept[-1].noise:
-            kept.append(each)
-    return tuple(kept)
 
 
 def greedy(task: Task, limit: Limit) -> Rule:

@@ -8,6 +8,7 @@ from service.domain.results import Interval
 from service.domain.settings import SelectionAlgorithm, SelectionSettings
 from service.selection.problem import Bools, Problem
 from service.selection.ranking import Ranked
+from service.selection.search.greedy import greedy_path
 from service.selection.search.pareto import POINTS, pareto_curve
 
 Fallback = tuple[str, ...]
@@ -57,6 +58,22 @@ def candidates(
             raise ValueError(f"selection.algorithm: {selection.algorithm} goes by no order of layers")
         case _ as unknown:
             assert_never(unknown)
+
+
+def greedy_candidates(problem: Problem, *, per_cost: bool, most: int | None = None) -> tuple[Candidate, ...]:
+    """Along the greedy path, without those that are neither cheaper nor safer than another of it.
+
+    ``most``: so many of its steps, evenly; all of them where it is None.
+    """
+    path = greedy_path(problem, per_cost=per_cost)
+    every = range(len(path.order) + 1)
+    steps = every if most is None else sorted({round(place * every[-1] / (most - 1)) for place in range(most)})
+    found = [candidate(problem, path.configuration(each)) for each in steps]
+    kept: list[Candidate] = []
+    for each in sorted(found, key=lambda one: (one.cost, one.noise)):
+        if not kept or each.noise < kept[-1].noise:
+            kept.append(each)
+    return tuple(kept)
 
 
 def optimal_candidates(problem: Problem, points: int = POINTS) -> tuple[Candidate, ...]:

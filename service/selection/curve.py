@@ -8,10 +8,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from service import __version__
-from service.selection.candidates import Candidate, optimal_candidates
+from service.selection.candidates import Candidate, greedy_candidates, optimal_candidates
 from service.selection.problem import Problem
 from service.selection.search.pareto import POINTS
 
+WHOLE, PROGRAMMES, FEWEST = 2_500, 20_000, 6
+"""Variables of the programme: as many as a whole curve is made of at once, or any; and points at least."""
 _CANDIDATES = TypeAdapter(tuple[Candidate, ...])
 
 
@@ -39,14 +41,32 @@ class NothingKept:
 def optimal_curve(problem: Problem, kept: Kept) -> tuple[Candidate, ...]:
     """The candidates of the problem, the cheapest first: those that were kept, else made and kept."""
     key = curve_key(problem)
-    content = kept.find(key)
-    found = _read(content) if content is not None else None
+    found = _found(kept, key)
     if found is None:
         found = optimal_candidates(problem)
-        content = _CANDIDATES.dump_json(found)
-    assert content is not None
-    kept.keep(key, content)
+    kept.keep(key, _CANDIDATES.dump_json(found))
     return found
+
+
+def quick_curve(problem: Problem, kept: Kept) -> tuple[tuple[Candidate, ...], str | None]:
+    """For somebody who waits: those that were kept, else as many as can be made soon; and what that leaves out.
+
+    Up to ``WHOLE`` variables it is the same curve; beyond, fewer points; beyond ``PROGRAMMES`` the greedy path, without
+    proofs. Nothing is kept.
+    """
+    found = _found(kept, curve_key(problem))
+    if found is not None:
+        return found, None
+    variables = len(problem.groups) + len(problem.conversions) + len(problem.interactions)
+    if variables <= WHOLE:
+        return optimal_candidates(problem), None
+    why = f"the search has {variables:,} variables, too many to answer at once by the whole curve"
+    if variables > PROGRAMMES:
+        return greedy_candidates(
+            problem, per_cost=True, most=POINTS
+        ), f"{why}: greedy candidates, without proofs, stand in for it"
+    points = max(FEWEST, POINTS * WHOLE // variables)
+    return optimal_candidates(problem, points), f"{why}: it has {points} points instead of {POINTS}"
 
 
 def curve_key(problem: Problem) -> str:
@@ -67,8 +87,11 @@ def _floats(values: Sequence[float]) -> "np.typing.NDArray[np.float64]":
     return np.asarray(values, dtype=np.float64)
 
 
-def _read(content: bytes) -> tuple[Candidate, ...] | None:
-    """None where another version wrote it in another form."""
+def _found(kept: Kept, key: str) -> tuple[Candidate, ...] | None:
+    """None where there is nothing, or another version wrote it in another form."""
+    content = kept.find(key)
+    if content is None:
+        return None
     try:
         return _CANDIDATES.validate_json(content)
     except ValidationError:

@@ -1,6 +1,7 @@
 """All that a sweep knows and a decision rests on, as one stored value; and the questions that can be asked of it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from service.domain.costs import CostModel, Precision
 from service.domain.layers import Frozen
@@ -9,7 +10,7 @@ from service.domain.settings import Budget, SelectionAlgorithm, SelectionSetting
 from service.selection.budget import limit_of
 from service.selection.candidates import Fallback, candidates
 from service.selection.costs import prices
-from service.selection.curve import Kept, NothingKept, optimal_curve
+from service.selection.curve import Kept, NothingKept, optimal_curve, quick_curve
 from service.selection.groups import Pins, merged_groups, user_groups
 from service.selection.noise_fit import NoisyDrop
 from service.selection.problem import formulate
@@ -59,10 +60,11 @@ class Evidence(Frozen):
 
 
 def asked_of(
-    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT, *, quick: bool = False
 ) -> Verification:
     """The search that a selection asks for, its curve found where it was kept.
 
+    ``quick``: somebody waits, so that the curve of a large problem may be a shorter one, which the notes say.
     Raises InvalidInput where pins contradict or a cost is not known.
     Layers that an engine makes one kernel decide together where something is searched for; a list that was asked for
     (by a threshold, by its length) is what it says, but for the caller's own groups.
@@ -78,7 +80,8 @@ def asked_of(
         evidence.interactions,
     )
     if selection.algorithm is SelectionAlgorithm.OPTIMAL:
-        curve = optimal_curve(problem, kept)
+        curve, note = quick_curve(problem, kept) if quick else (optimal_curve(problem, kept), None)
+        problem = problem if note is None else replace(problem, notes=(*problem.notes, note))
     else:
         curve = candidates(problem, selection, evidence.ranking, evidence.sensitivities)
     return Verification(

@@ -24,12 +24,12 @@ RELATIVE = "budget.relative"
 
 
 def what_if(evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT) -> Selected:
-    """The answer at once; ``selection`` names its algorithm, ``kept`` may hold the curve.
+    """The answer at once; ``selection`` names its algorithm, ``kept`` may hold the curve. The effort is bounded.
 
     Raises InvalidInput where pins contradict or match nothing, where a cost is not known, and for a relative budget
     where the fp32 metric is zero or undefined.
     """
-    asked = _asked(evidence, selection, budget, kept)
+    asked = _asked(evidence, selection, budget, kept, quick=True)
     found = _found(evidence, selection, asked)
     return _verified(asked, found) if isinstance(found, Decision) else _predicted(asked)
 
@@ -38,14 +38,14 @@ def next_answer(
     evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT
 ) -> Selected | tuple[Fallback, ...]:
     """The answer by what is measured, else the lists that are to be measured next; raises as ``what_if``."""
-    asked = _asked(evidence, selection, budget, kept)
+    asked = _asked(evidence, selection, budget, kept, quick=False)
     found = _found(evidence, selection, asked)
     return _verified(asked, found) if isinstance(found, Decision) else found
 
 
-def _asked(evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept) -> "_Asked":
+def _asked(evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept, *, quick: bool) -> "_Asked":
     limit = _limit(evidence, budget)
-    search = asked_of(evidence, selection, budget, kept)
+    search = asked_of(evidence, selection, budget, kept, quick=quick)
     return _Asked(evidence, search, limit, predicted_curve(evidence, search))
 
 

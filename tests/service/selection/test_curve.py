@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from service.selection.candidates import optimal_candidates
-from service.selection.curve import NothingKept, curve_key, optimal_curve
+from service.selection import curve
+from service.selection.candidates import greedy_candidates, optimal_candidates
+from service.selection.curve import NothingKept, curve_key, optimal_curve, quick_curve
 from service.selection.problem import GroupConversion, GroupInteraction, Problem
 from tests.service.selection.search.problems import problem
 
@@ -51,6 +52,33 @@ def test_what_another_version_wrote_is_made_anew() -> None:
     shelf.held[curve_key(ASKED)] = b'[{"layers": []}]'
     assert optimal_curve(ASKED, shelf) == optimal_candidates(ASKED)
     assert shelf.held[curve_key(ASKED)] != b'[{"layers": []}]'
+
+
+def test_who_waits_has_the_kept_curve_or_the_same_where_it_is_small() -> None:
+    shelf = Shelf()
+    assert quick_curve(ASKED, shelf) == (optimal_candidates(ASKED), None)
+    assert shelf.held == {}
+    short = optimal_curve(ASKED, shelf)[:1]
+    shelf.held[curve_key(ASKED)] = f"[{short[0].model_dump_json()}]".encode()
+    assert quick_curve(ASKED, shelf) == (short, None)
+
+
+def test_the_effort_is_bounded_where_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = problem([float(2**place) for place in range(12)], [1.0 + place for place in range(12)])
+    assert len(optimal_candidates(wide)) > 6
+    monkeypatch.setattr(curve, "WHOLE", 11)
+    monkeypatch.setattr(curve, "POINTS", 6)
+    found, note = quick_curve(wide, NothingKept())
+    assert 1 < len(found) <= 6
+    assert note is not None
+    assert "it has 6 points instead of" in note
+    monkeypatch.setattr(curve, "PROGRAMMES", 11)
+    found, note = quick_curve(wide, NothingKept())
+    every = greedy_candidates(wide, per_cost=True)
+    assert set(found) < set(every)
+    assert {found[0], found[-1]} == {every[0], every[-1]}
+    assert note is not None
+    assert "without proofs" in note
 
 
 @pytest.mark.parametrize(

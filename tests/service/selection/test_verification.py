@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from service.domain.results import Decision, Interval, VariantScore
 from service.selection.budget import Limit
-from service.selection.candidates import Fallback, optimal_candidates
+from service.selection.candidates import Fallback, greedy_candidates, optimal_candidates
 from service.selection.noise_fit import NoisyDrop
 from service.selection.problem import Problem
 from service.selection.verification import CONFIDENCE, Judged, Verification, next_step
-from tests.service.selection.search.problems import along_the_path, problem
+from tests.service.selection.search.problems import problem
 
 Z = 1.959964
 
@@ -220,7 +220,7 @@ def test_a_met_decision_has_its_bound_within_the_budget_and_each_safer_candidate
     losses: Sequence[float], limit: float, error: float, seed: int
 ) -> None:
     network = Network(problem(losses), error=error, seed=seed)
-    question = asked(network, limit, curve=along_the_path(network.problem))
+    question = asked(network, limit, curve=greedy_candidates(network.problem, per_cost=False))
     found, measured = decide(question, network)
     if found.status == "met":
         drop = measured[found.fallback].held_out.drop
@@ -261,7 +261,7 @@ def test_the_promise_is_broken_no_more_often_than_is_said() -> None:
     lucky = 0
     for seed in range(200):
         network = JustBeyond(problem(rng.uniform(0.5, 1.5, 8), rng.uniform(1, 2, 8)), error=0.003, seed=seed)
-        curve = along_the_path(network.problem, per_cost=True)
+        curve = greedy_candidates(network.problem, per_cost=True)
         found, measured = decide(asked(network, 0.02, curve=curve, improve=seed % 2 == 0), network)
         lucky += found.status == "met"
         assert len(measured) > 2, "more than one chance"

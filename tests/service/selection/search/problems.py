@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from service.selection.candidates import Candidate, candidate
 from service.selection.groups import MergedGroup
 from service.selection.problem import Bools, Floats, GroupConversion, GroupInteraction, Problem
-from service.selection.search.greedy import greedy_path
 
 
 def problem(
@@ -78,11 +76,3 @@ def problems(draw: st.DrawFn, most: int = 8, *, signs: bool = True) -> Problem:
         fixed=draw(st.dictionaries(place, st.booleans(), max_size=2)),
         base=draw(NUMBERS),
     )
-
-
-def along_the_path(asked: Problem, *, per_cost: bool = False) -> tuple[Candidate, ...]:
-    """Candidates of a cheaper search than the curve's: those of the greedy path that none other of it dominates."""
-    path = greedy_path(asked, per_cost=per_cost)
-    every = [candidate(asked, path.configuration(steps)) for steps in range(len(path.order) + 1)]
-    every.sort(key=lambda one: (one.cost, one.noise))
-    return tuple(each for place, each in enumerate(every) if all(each.noise < one.noise for one in every[:place]))
