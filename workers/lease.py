@@ -65,8 +65,11 @@ class HeldLease:
     def _cancel_requested(self, session: Session) -> bool:
         if self.lease.sweep_id is None:
             return False
-        table = SweepRow if self.lease.selection_id is None else SelectionRow
-        subject = session.get(table, self.lease.subject_id)
+        subject: SweepRow | SelectionRow | None
+        if self.lease.selection_id is None:
+            subject = session.get(SweepRow, self.lease.sweep_id)
+        else:
+            subject = session.get(SelectionRow, self.lease.selection_id)
         return subject is not None and subject.cancel_requested
 
     def __exit__(

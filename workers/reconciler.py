@@ -29,7 +29,7 @@ def reconcile(context: WorkerContext) -> None:
         _take_back(context, each)
     with context.database.read() as session:
         cancelled = [(sweep_id, sweep_id) for sweep_id in session.scalars(_cancelled_sweeps())]
-        cancelled += list(session.execute(_cancelled_selections()).tuples())
+        cancelled += [(row.sweep_id, row.id) for row in session.execute(_cancelled_selections())]
     for sweep_id, subject_id in cancelled:
         _cancel(context, sweep_id, subject_id)
     with context.database.write() as session:
@@ -56,13 +56,13 @@ def _take_back(context: WorkerContext, lost: LostUnit) -> None:
             give_up(session, UnitKind(unit.kind), unit.subject_id, reason)
 
 
-def _cancelled_sweeps() -> Select[tuple[str]]:
+def _cancelled_sweeps() -> Select[str]:
     """Those that no worker will see the cancel of."""
     running = SweepRow.state.in_((SweepState.QUEUED, SweepState.RUNNING))
     return select(SweepRow.id).where(SweepRow.cancel_requested, running, ~_held(SweepRow))
 
 
-def _cancelled_selections() -> Select[tuple[str, str]]:
+def _cancelled_selections() -> Select[str, str]:
     """The same: (sweep id, selection id)."""
     running = SelectionRow.state.in_((SelectionState.QUEUED, SelectionState.RUNNING))
     found = select(SelectionRow.sweep_id, SelectionRow.id)
