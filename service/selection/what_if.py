@@ -1,11 +1,11 @@
 """Another selection from the evidence of a sweep: by what is measured if that decides, else by prediction.
 
-Whatever was measured first decides, by the rules of the sweep itself; so its own question has its own answer. Where
-more would have to be measured, that is asked for (``next_answer``), or the answer is a prediction (``what_if``): the
-cheapest candidate that is thought to be within.
+Whatever was measured first decides, by the rules of the sweep itself; so its own question has its own answer, unless
+the sweep ended at its number of lists. Where more would have to be measured, that is asked for (``next_answer``), or
+the answer is a prediction (``what_if``): the cheapest candidate that is thought to be within.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.domain.errors import InvalidInput, SweepFailure
@@ -18,7 +18,7 @@ from service.selection.curve import Kept
 from service.selection.decide import Question, next_step
 from service.selection.evidence import NOTHING_KEPT, Evidence, answered, asked_of, predicted_curve
 from service.selection.problem import within
-from service.selection.verification import Verification
+from service.selection.verification import MOST, Verification
 
 RELATIVE = "budget.relative"
 
@@ -29,23 +29,28 @@ def what_if(evidence: Evidence, selection: SelectionSettings, budget: Budget, ke
     Raises InvalidInput where pins contradict or match nothing, where a cost is not known, and for a relative budget
     where the fp32 metric is zero or undefined.
     """
-    asked = _asked(evidence, selection, budget, kept, quick=True)
+    asked = _asked(evidence, selection, budget, kept, quick=True, before=len(evidence.measured))
     found = _found(evidence, selection, asked)
     return _verified(asked, found) if isinstance(found, Decision) else _predicted(asked)
 
 
 def next_answer(
-    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT, *, before: int = 0
 ) -> Selected | tuple[Fallback, ...]:
-    """The answer by what is measured, else the lists that are to be measured next; raises as ``what_if``."""
-    asked = _asked(evidence, selection, budget, kept, quick=False)
+    """The answer by what is measured, else the lists that are to be measured next; raises as ``what_if``.
+
+    ``before``: so many lists were not measured for this question, and do not count as such.
+    """
+    asked = _asked(evidence, selection, budget, kept, quick=False, before=before)
     found = _found(evidence, selection, asked)
     return _verified(asked, found) if isinstance(found, Decision) else found
 
 
-def _asked(evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept, *, quick: bool) -> "_Asked":
+def _asked(
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept, *, quick: bool, before: int
+) -> "_Asked":
     limit = _limit(evidence, budget)
-    search = asked_of(evidence, selection, budget, kept, quick=quick)
+    search = replace(asked_of(evidence, selection, budget, kept, quick=quick), most=MOST + before)
     return _Asked(evidence, search, limit, predicted_curve(evidence, search))
 
 

@@ -21,17 +21,23 @@ def run(job: Job) -> NextRound | Chosen:
     assert job.selection is not None, "the unit is a selection's"
     question, done = SelectionQuestion.model_validate(job.selection.settings), measurements(job)
     kept = KeptResults(job.context.database, job.context.blobs)
-    answer = next_answer(_evidence(job, done), question.selection, question.budget, kept)
+    stored = _stored(job)
+    evidence, before = _with_own(job, stored, done), len(stored.measured)
+    answer = next_answer(evidence, question.selection, question.budget, kept, before=before)
     if isinstance(answer, Selected):
         return Chosen(answer, kept_curve(kept))
     found = lists_to_measure(job, done, answer)
     return NextRound(found.variants, curve=kept_curve(kept))
 
 
-def _evidence(job: Job, done: Measurements) -> Evidence:
-    """What the sweep was decided by, and what was measured for this selection since."""
+def _stored(job: Job) -> Evidence:
+    """What the sweep was decided by."""
     with job.context.database.read() as session:
-        stored = Evidence.model_validate(session.get_one(SweepRow, job.sweep_id).evidence)
+        return Evidence.model_validate(session.get_one(SweepRow, job.sweep_id).evidence)
+
+
+def _with_own(job: Job, stored: Evidence, done: Measurements) -> Evidence:
+    """With what was measured for this selection since."""
     if not done.shards:
         return stored
     check_failures(job.course, job.board((*done.shards, *done.held_out)))
