@@ -27,3 +27,9 @@ curl -fsS "$API/v1/sweeps/$SWEEP/layers" -H 'Accept: text/csv'         # the sam
 curl -fsS "$API/v1/sweeps/$SWEEP/fallback-layers"                      # the layers to keep in floating point
 curl -fsS "$API/v1/sweeps/$SWEEP/report.html" -o report.html           # one self-contained page
 curl -fsS "$API/v1/sweeps/$SWEEP/artifacts/calibration.cache" -o calibration.cache   # the ranges, as TensorRT 10 and before read them
+
+# another question to the same sweep: an estimate at once, and with "verify" measured until it is decided
+SELECTION=$(curl -fsS -X POST "$API/v1/sweeps/$SWEEP/selections" -H 'Content-Type: application/json' \
+  --data '{"budget": {"max_drop": 0.03}, "selection": {"cost": "weight_bytes"}, "verify": true}' | field id)
+until curl -fsS "$API/v1/sweeps/$SWEEP/selections/$SELECTION" | field state | grep -E 'done|failed|cancelled'; do sleep 1; done
+curl -fsS "$API/v1/sweeps/$SWEEP/selections"                           # all that was asked, side by side

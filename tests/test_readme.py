@@ -1,5 +1,6 @@
 """README.md and docs/ say what the repository holds."""
 
+import json
 import os
 import re
 import shlex
@@ -78,6 +79,12 @@ def test_the_curl_example_runs_as_written(curled: Ran) -> None:
     assert "succeeded" in curled.said
     assert "block6.pointwise" in curled.said
     assert (curled.folder / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_question_of_the_curl_example_is_measured(curled: Ran) -> None:
+    (asked,) = json.loads(curled.said.strip().splitlines()[-1])["items"]
+    assert (asked["state"], asked["answer"], asked["cost"]) == ("done", "verified", "weight_bytes")
+    assert asked["measured"]["samples"] == 384
 
 
 def test_the_cache_example_runs_as_written_and_the_cache_comes_back(curled: Ran, service: str) -> None:

@@ -1,13 +1,17 @@
 """What endpoints ask for, as annotated types."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
 
 from service.settings import Settings
 from service.store.blobs import BlobStore
 from service.store.database import Database
+
+SEARCHES = 2
+"""At once: each is bounded by its nodes, but may keep a processor busy for seconds."""
 
 
 class Publisher(Protocol):
@@ -22,12 +26,13 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """What the API works with."""
+    """What the API works with. ``searches``: the threads that may search for lists, apart from all other requests'."""
 
     settings: Settings
     database: Database
     blobs: BlobStore
     hints: Publisher
+    searches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(SEARCHES))
 
 
 def services_of(request: Request) -> Services:

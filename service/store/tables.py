@@ -173,7 +173,10 @@ class ArtifactRow(Table):
 
 
 class SelectionRow(Table):
-    """Another selection from what a sweep measured: ``settings`` are a Question, ``result`` is its Selected."""
+    """Another selection from what a sweep measured: ``settings`` are a Question, ``result`` is its Selected.
+
+    ``result`` is the prediction until lists were measured for it. ``round``: of that measuring.
+    """
 
     __tablename__ = "selections"
 
@@ -182,11 +185,20 @@ class SelectionRow(Table):
     settings: Mapped[dict[str, Any]]
     state: Mapped[str]
     result: Mapped[dict[str, Any]]
+    round: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    problem_code: Mapped[str | None]
+    problem: Mapped[str | None]
     created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
 
 
 class UnitRow(Table):
     """A work unit: a piece of work that one worker leases, does and finishes.
+
+    ``subject_id``: the upload, conversion, sweep or selection that it works for. ``sweep_id``: of a sweep's own units
+    and of those of its selections; they go with it.
 
     ``token`` grows with each lease and fences every write of a worker whose lease is gone.
     ``cost`` is the planned share of the sweep's work, ``progress`` how much of it is done (0 to 1).

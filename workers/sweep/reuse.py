@@ -15,6 +15,7 @@ from service.domain.layers import FP32_REPEATED, Layer, Variant
 from service.store import units
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric
+from workers.sweep.environment import environment_of
 from workers.sweep.job import Job
 from workers.sweep.plan import Shard
 
@@ -112,6 +113,8 @@ def find(job: Job, key: str, wanted: Sequence[str]) -> list[ShardResult]:
 def _computed_by(job: Job) -> dict[str, object]:
     """All that computes: where, in which versions, and of plugins the content of their libraries."""
     environment = job.sweep.environment
+    if job.selection is not None:  # measured later, so perhaps by others than the sweep; the libraries must be the same
+        environment = {**environment, **environment_of(job)}
     known: dict[str, object] = {name: environment.get(name) for name in ENVIRONMENT}
     libraries = sorted(environment.get("libraries", {}))
     return known | ({"libraries": libraries} if libraries else {})
