@@ -1,9 +1,9 @@
-"""Finds results that were measured before: by content, in any sweep that is still stored.
+"""Finds results that were measured before: by content, in any sweep of the project that is still stored.
 
 What calibration counts is found by one key, ``calibration_key``. Two keys name a result of measuring. The shard's names
 all that its variants have in common: the bytes of model and evaluation set, the preprocessing, the samples, how the
-model is opened, the versions of all that computes, and the content of the plugin libraries of a model with plugins. A
-variant's identity names its int8 layers with their ranges. Budget, selection and the metric's name are in neither:
+model is opened, the versions of all that computes, and the content of the plugin libraries of a model with plugins.
+Both name the project: nobody learns from a sweep's speed what another project has measured. A variant's identity names its int8 layers with their ranges. Budget, selection and the metric's name are in neither:
 every measure of a sample is recorded whatever the metric is.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from service.domain.layers import FP32_REPEATED, Layer, Variant
 from service.store import units
+from service.store.tables import DEFAULT_PROJECT
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric
 from workers.sweep.job import Job
@@ -110,10 +111,12 @@ def find(job: Job, key: str, wanted: Sequence[str]) -> list[ShardResult]:
 
 
 def _computed_by(job: Job) -> dict[str, object]:
-    """All that computes: where, in which versions, and of plugins the content of their libraries."""
+    """All that computes, and for whom: where, in which versions, and of plugins the content of their libraries."""
     environment = job.sweep.environment
     known: dict[str, object] = {name: environment.get(name) for name in ENVIRONMENT}
     libraries = sorted(environment.get("libraries", {}))
+    if job.sweep.project_id != DEFAULT_PROJECT:  # what was measured before there were projects is that one's
+        known["project"] = job.sweep.project_id
     return known | ({"libraries": libraries} if libraries else {})
 
 
