@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     )
     key_pepper: SecretStr | None = Field(
         default=None,
-        description="Secret that the HMACs of API keys are made with, the same for every API; default: data_dir/pepper.",
+        description="Secret that HMACs of API keys are made with, the same for every API; default: data_dir/pepper.",
     )
     rate_limit_per_second: Annotated[float, Field(gt=0, description="Requests that an API key gains per second.")] = 50
     rate_limit_burst: Annotated[int, Field(ge=1, description="Requests that an API key can save up.")] = 200

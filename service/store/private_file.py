@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from service.domain.errors import InvalidInput
@@ -14,20 +15,16 @@ def private_text(path: Path, make: Callable[[], str]) -> str:
     Two processes that make it at once agree on one text. A file that others may read is refused: who knows who did.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
+    with suppress(FileNotFoundError):
         return _read(path)
-    except FileNotFoundError:
-        pass
     # written beside and linked to its name: nobody ever reads half of it, and the first one stays
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(make() + "\n")
-        try:
+        with suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            pass
     finally:
         draft.unlink()
     return _read(path)

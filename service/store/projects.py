@@ -11,7 +11,7 @@ from service.store.tables import ProjectRow
 
 def create(session: Session, row: ProjectRow) -> ProjectRow:
     """The row, stored; raises Conflict where the project exists."""
-    row.created_at = now()  # type: ignore[assignment]
+    row.created_at = now()
     try:
         with session.begin_nested():
             session.add(row)

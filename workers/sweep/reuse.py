@@ -3,8 +3,9 @@
 What calibration counts is found by one key, ``calibration_key``. Two keys name a result of measuring. The shard's names
 all that its variants have in common: the bytes of model and evaluation set, the preprocessing, the samples, how the
 model is opened, the versions of all that computes, and the content of the plugin libraries of a model with plugins.
-Both name the project: nobody learns from a sweep's speed what another project has measured. A variant's identity names its int8 layers with their ranges. Budget, selection and the metric's name are in neither:
-every measure of a sample is recorded whatever the metric is.
+Both name the project: nobody learns from the speed of a sweep what another project has measured. A variant's identity
+names its int8 layers with their ranges. Budget, selection and the metric's name are in neither: every measure of a
+sample is recorded whatever the metric is.
 """
 
 import hashlib
