@@ -57,7 +57,7 @@ class Settings(BaseSettings):
             "too, any other host does not start; false: everybody who reaches the address may do everything."
         ),
     )
-    key_pepper: SecretStr | None = Field(
+    key_pepper: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         default=None,
         description="Secret that HMACs of API keys are made with, the same for every API; default: data_dir/pepper.",
     )

@@ -73,3 +73,11 @@ def test_the_key_of_a_server_is_found_by_its_folder_and_sent_to_no_other(folder:
         assert refused.value.code == "key-missing"
         with Client(url, key=ApiKey.generate().text) as client, pytest.raises(ApiProblem, match="nobody has this key"):
             client.sweep("swp_000000000000")
+
+
+def test_a_pepper_that_is_too_short_is_refused_and_not_shown(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("QUANTSIEVE_KEY_PEPPER", "my-own-secret")
+    done = CliRunner().invoke(app, ["keys", "list"])
+    assert done.exit_code == 2
+    assert "QUANTSIEVE_KEY_PEPPER: what it holds is wrong" in done.stderr
+    assert "my-own-secret" not in done.output

@@ -93,6 +93,6 @@ def test_the_key_lies_in_the_folder_for_its_owner_and_stays_the_same(tmp_path: P
 
 
 def test_the_worker_is_not_told_the_pepper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QUANTSIEVE_KEY_PEPPER", "secret")
+    monkeypatch.setenv("QUANTSIEVE_KEY_PEPPER", "a long random text")
     environment = worker_environment(Settings(data_dir=tmp_path))
     assert "QUANTSIEVE_KEY_PEPPER" not in environment
