@@ -106,7 +106,7 @@ async def upload_calibration(request: Request, response: Response, services: InS
 
     A problem names the line of the file and what is wrong with it. The same bytes again give the cache that is there.
     """
-    async with receive(request, services.blobs, limit=services.settings.max_calibration_bytes) as writer:
+    async with receive(request, services, limit=services.settings.max_calibration_bytes) as writer:
         row, existed = await run_in_threadpool(_store, services, writer, name)
     if existed:
         response.status_code = 200

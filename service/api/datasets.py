@@ -88,7 +88,7 @@ async def upload_dataset(
 ) -> DatasetView:
     """Send an .npz, .safetensors, Parquet or zip file as the body."""
     parsed = _preprocessing(preprocessing)
-    async with receive(request, services.blobs, limit=services.settings.max_dataset_bytes) as writer:
+    async with receive(request, services, limit=services.settings.max_dataset_bytes) as writer:
         row, queue = await run_in_threadpool(_store, services, writer, name, parsed)
     if queue is None:
         response.status_code = 200

@@ -75,7 +75,7 @@ async def upload_model(request: Request, response: Response, services: InService
 
     The same bytes again give the model that is there.
     """
-    async with receive(request, services.blobs, limit=services.settings.max_model_bytes) as writer:
+    async with receive(request, services, limit=services.settings.max_model_bytes) as writer:
         row, queue = await run_in_threadpool(_store, services, writer, name)
     if queue is None:
         response.status_code = 200

@@ -7,6 +7,7 @@ from service.domain.errors import QuotaExceeded
 from service.domain.states import ConversionState, SweepState
 from service.domain.tenant import Limits
 from service.store import projects
+from service.store.blobs import Blob
 from service.store.tables import (
     ArtifactRow,
     CalibrationRow,
@@ -73,6 +74,14 @@ def check_bytes(session: Session, size: int) -> None:
             "fit: delete what is not needed"
         )
         raise QuotaExceeded(message, code="too-much-stored")
+
+
+def check_upload(session: Session, blob: Blob) -> None:
+    """Raise QuotaExceeded where a file that comes in is too much; one that the project has already never is."""
+    for table in (ModelRow, DatasetRow, CalibrationRow):
+        if session.scalar(select(table.id).where(table.sha256 == blob.sha256).limit(1)) is not None:
+            return
+    check_bytes(session, blob.size)
 
 
 def stored_bytes(session: Session) -> int:

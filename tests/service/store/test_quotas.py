@@ -3,7 +3,7 @@ import pytest
 from service.domain.errors import QuotaExceeded
 from service.domain.settings import BackendName, Preprocessing, SweepSettings
 from service.domain.tenant import Limits, Tenant
-from service.store import projects, resources, sweeps
+from service.store import projects, quotas, resources, sweeps
 from service.store.blobs import Blob
 from service.store.database import Database, ProjectDatabase
 from service.store.sweeps import NewSweep
@@ -40,6 +40,10 @@ def test_bytes_are_counted_once_for_the_same_file(database: Database):
     with pytest.raises(QuotaExceeded, match=r"has 60 bytes of files, of 100 .* 41 more do not fit"):
         add_model(at, digit="b", size=41)
     add_model(at, digit="b", size=40)
+    with at.write() as session:
+        quotas.check_upload(session, Blob("a" * 64, 60))
+        with pytest.raises(QuotaExceeded):
+            quotas.check_upload(session, Blob("c" * 64, 1))
 
 
 def test_a_sweep_counts_until_it_has_ended(database: Database):
