@@ -38,16 +38,11 @@ class ProjectRow(Table):
 class Owned:
     """Rows that belong to a project; what hangs on them (units, layers, files) is found through them alone."""
 
-    project_id: Mapped[str] = mapped_column(
-        ForeignKey("projects.id"), default=DEFAULT_PROJECT, server_default=DEFAULT_PROJECT
-    )
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), server_default=DEFAULT_PROJECT)
 
 
 class KeyRow(Table):
-    """An API key: what it may do, and an HMAC of its text, which is stored nowhere.
-
-    ``tokens`` and ``refilled_at``: the requests that were left to it when it last made one (None: it made none).
-    """
+    """An API key; ``digest`` is an HMAC of its text. ``tokens``: requests that were left to it at ``refilled_at``."""
 
     __tablename__ = "api_keys"
 
