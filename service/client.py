@@ -31,10 +31,11 @@ class ApiProblem(QuantsieveError):
 
 
 class Client:
-    """Talks to the service at ``base_url``. Use it in a ``with`` block, or close it."""
+    """Talks to the service at ``base_url``, as the holder of ``key``. Use it in a ``with`` block, or close it."""
 
-    def __init__(self, base_url: str, *, timeout: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+    def __init__(self, base_url: str, *, key: str | None = None, timeout: float = 60.0) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
         return self

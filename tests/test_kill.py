@@ -28,6 +28,7 @@ from service.domain.selections import SelectionQuestion
 from service.domain.settings import Budget, CalibrationSettings, SelectionSettings, SweepSettings
 from service.embedded.server import EmbeddedServer, worker_environment
 from service.settings import Settings
+from tests.live_service import bearer
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the pool's child in /proc")
 
@@ -131,7 +132,7 @@ class Service:
         page = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", "TIME", page)
         page = re.sub(r"\b(prepare|calibrate|measure|select|verify|report) [\d.,]+ s", r"\1 SECONDS", page)
         csv = self.client.layers_csv(sweep_id)
-        httpx.delete(f"{self.server.url}/v1/sweeps/{sweep_id}").raise_for_status()
+        httpx.delete(f"{self.server.url}/v1/sweeps/{sweep_id}", headers=bearer(self.server)).raise_for_status()
         return {
             "report": report,
             "layers": table,
@@ -147,7 +148,7 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("kill")
     settings = Settings(data_dir=folder / "data", port=0, database_url=None, broker_url=None, blob_url=None, **SHORT)
-    with EmbeddedServer(settings, with_worker=False) as server, Client(server.url) as client:
+    with EmbeddedServer(settings, with_worker=False) as server, Client(server.url, key=server.key) as client:
         made = Service(server, client, folder)
         yield made
         made.end_workers()

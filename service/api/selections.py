@@ -9,7 +9,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Path, Response
 from pydantic import BaseModel
 
 from service.api.admission import check_question, check_workers
-from service.api.deps import InServices, Services
+from service.api.deps import InServices, ProjectServices
 from service.api.problems import documented
 from service.api.results import ended_or
 from service.api.selection_views import SelectionView
@@ -107,7 +107,7 @@ async def create_selection(
     then measure lists until it is a decision, as for a sweep; the estimate stands until it is.
     """
     created = partial(_create, services, sweep_id, question)
-    view = await to_thread.run_sync(created, limiter=services.searches)
+    view = await to_thread.run_sync(created, limiter=services.whole.searches)
     response.headers["Location"] = view.links.self
     if view.state.working:
         response.status_code, response.headers["Retry-After"] = 202, POLL_SECONDS
@@ -169,7 +169,7 @@ def delete_selection(
     background.add_task(tidy, services)
 
 
-def _create(services: Services, sweep_id: str, question: SelectionQuestion) -> SelectionView:
+def _create(services: ProjectServices, sweep_id: str, question: SelectionQuestion) -> SelectionView:
     # here, since the service starts without the libraries of the search
     from service.selection.evidence import Evidence
     from service.selection.what_if import what_if
@@ -181,7 +181,7 @@ def _create(services: Services, sweep_id: str, question: SelectionQuestion) -> S
         if question.verify:
             check_workers(BackendName(sweep.backend), workers.live(session))
     in_force = _in_force(SweepSettings.model_validate(sweep.settings), question, dataset, held_out=evidence.held_out)
-    kept = KeptResults(services.database, services.blobs)
+    kept = KeptResults(services.whole.database, services.blobs)
     found = what_if(evidence, in_force.selection, in_force.budget, kept)
     queue = None
     with services.database.write() as session:

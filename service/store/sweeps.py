@@ -13,6 +13,7 @@ from service.domain.layers import Layer
 from service.domain.results import LayerResult, VariantScore
 from service.domain.settings import BackendName, SweepSettings
 from service.domain.states import Phase, ResourceState, SweepState, UnitKind
+from service.store import quotas
 from service.store.clock import now
 from service.store.endings import end_sweep
 from service.store.identifiers import Prefix, could_be_id, new_id
@@ -84,7 +85,8 @@ def by_idempotency_key(session: Session, key: str, settings: SweepSettings) -> S
 
 
 def create(session: Session, new: NewSweep) -> tuple[SweepRow, str | None]:
-    """The sweep, and the queue to hint at (None: it was there already, or waits for a check)."""
+    """The sweep, and the queue to hint at (None: it was there already, or waits for a check); raises QuotaExceeded."""
+    quotas.check_sweeps(session)
     row = SweepRow(
         id=new_id(Prefix.SWEEP),
         model_id=new.subjects.model.id,

@@ -168,7 +168,7 @@ def finish(
 
 
 def results_by_content(session: Session, content_key: str) -> list[str]:
-    """The files (SHA-256) of finished units with this key, of any sweep; the newest first."""
+    """The files (SHA-256) of finished units with this key, of any sweep: the key names the project; newest first."""
     query = (
         select(UnitRow.result_sha256)
         .where(UnitRow.content_key == content_key, UnitRow.state == UnitState.DONE, UnitRow.result_sha256.is_not(None))

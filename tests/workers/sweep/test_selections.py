@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.domain.states import SweepState, UnitKind
 from service.selection.evidence import Evidence
-from tests.service.api.conftest import assert_problem
+from tests.service.api.conftest import assert_problem, client_of
 from tests.workers.installation import Installation, npz_bytes
 
 
@@ -25,7 +25,7 @@ def installation(tmp_path: Path) -> Installation:
 def http(installation: Installation) -> Iterator[TestClient]:
     context = installation.context
     app = create_app(context.settings, context.database, context.blobs)
-    with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as client:
+    with client_of(app, context.settings) as client:
         yield client
 
 
