@@ -1,0 +1,219 @@
+"""The faults, each a function that strikes while a sweep runs. It says how many processes it killed."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from sqlalchemy.exc import DBAPIError
+
+from service.client import ApiProblem
+from tests.chaos.cluster import LEASE_SECONDS, SHORT, Cluster, Part
+from tests.chaos.drill import DIGITS, Drill
+from tests.chaos.embedded import EmbeddedCluster, FolderBrokerCluster
+from tests.chaos.kept import Kept
+from tests.chaos.postgresql import PostgresqlCluster
+from tests.chaos.watch import Watch
+
+BOTH = (EmbeddedCluster, PostgresqlCluster)
+MOST_KILLS = 4
+HOUR = 3600.0
+PHASES = ("prepare", "calibrate", "measure", "select", "verify", "report")
+
+
+@dataclass
+class Blow:
+    """One sweep that is disturbed. ``random`` decides all that is left to chance."""
+
+    drill: Drill
+    sweep_id: str
+    random: Random
+
+    @property
+    def cluster(self) -> Cluster:
+        """The installation."""
+        return self.drill.cluster
+
+    @property
+    def watch(self) -> Watch:
+        """A look at the sweep's units."""
+        return Watch(self.cluster.database, self.sweep_id)
+
+    def pause(self, least: float = 0.0, most: float | None = None) -> None:
+        """Wait at random: at most as long as an undisturbed sweep takes."""
+        time.sleep(self.random.uniform(least, self.drill.seconds if most is None else most))
+
+    def running(self) -> bool:
+        """Whether there is still something to disturb; a database that does not answer says nothing else."""
+        try:
+            return not self.watch.ended()
+        except DBAPIError:
+            return True
+
+    def holder(self) -> tuple[Kept, int] | None:
+        """A worker that holds a unit now, and the unit's token; None where the sweep ended before one was met."""
+        while self.running():
+            held = self.watch.held_by()
+            for worker in self.cluster.workers:
+                if worker.pid in held:
+                    return worker, held[worker.pid].token
+            time.sleep(0.002)
+        return None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``strike``: during a sweep. ``after``: once it has ended. ``clusters``: the set-ups that can have it."""
+
+    name: str
+    strike: Callable[[Blow], int]
+    clusters: Sequence[type[Cluster]] = BOTH
+    share: float = 1.0
+    """Of the runs that are asked for."""
+
+
+def killing(part: Part, *, most: int = MOST_KILLS) -> Callable[[Blow], int]:
+    """``kill -9`` again and again while the sweep runs."""
+
+    def strike(blow: Blow) -> int:
+        killed = 0
+        for _ in range(blow.random.randint(1, most)):
+            blow.pause()
+            if not blow.running():
+                break
+            killed += blow.cluster.kill(part, blow.random)
+        return killed
+
+    return strike
+
+
+def in_each_phase(blow: Blow) -> int:
+    """Who holds a unit is killed in each phase: a whole worker, and a child alone."""
+    watch, killed = blow.watch, 0
+    for phase in PHASES:
+        for kill in (_kill_worker, _kill_child):
+            watch.do_in(phase, lambda pid, kill=kill: kill(blow.cluster, pid))
+            killed += 1
+    return killed
+
+
+def _kill_worker(cluster: Cluster, pid: int) -> None:
+    next(each for each in cluster.workers if each.pid == pid).send(signal.SIGKILL)
+
+
+def _kill_child(cluster: Cluster, pid: int) -> None:
+    assert cluster.kill_children(next(each for each in cluster.workers if each.pid == pid))
+
+
+def flush(blow: Blow) -> int:
+    """All messages of the broker are gone, again and again."""
+    for _ in range(5):
+        blow.pause(most=blow.drill.seconds / 2)
+        blow.cluster.flush_broker()
+    return 0
+
+
+def duplicates(blow: Blow) -> int:
+    """Hints that nobody asked for, in heaps."""
+    for _ in range(3):
+        blow.pause(most=blow.drill.seconds / 2)
+        for queue in ("onnxruntime", "data"):
+            blow.cluster.hint(queue, blow.random.randint(5, 30))
+    return 0
+
+
+def zombie(blow: Blow) -> int:
+    """A worker that holds a unit is stopped past its lease, and wakes up when another one has the unit, or had it."""
+    blow.pause(most=blow.drill.seconds * 0.7)
+    met = blow.holder()
+    if met is None:
+        return 0
+    worker, _ = met
+    worker.send(signal.SIGSTOP)
+    # stopped in a transaction it holds SQLite's lock: then nobody can take the unit from it, until it wakes up
+    time.sleep(LEASE_SECONDS + blow.random.uniform(0.5, 3.0))
+    worker.send(signal.SIGCONT)
+    return 0
+
+
+def full_disk(blow: Blow) -> int:
+    """No byte can be written for a while; an upload meanwhile is refused as it should be, and taken afterwards."""
+    cluster = blow.cluster
+    blow.pause()
+    cluster.disk.fill(cluster.processes())
+    try:
+        with contextlib.suppress(ApiProblem):
+            made = cluster.client.upload_model(DIGITS / "digits.onnx")
+            raise AssertionError(f"an upload was taken on a full disk: {made}")
+        blow.pause(least=0.5, most=2 * LEASE_SECONDS)
+    finally:
+        cluster.disk.free(cluster.processes())
+    return 0
+
+
+def clock(blow: Blow) -> int:
+    """An hour ahead and back; who claimed a unit in between dies just before the way back."""
+    blow.pause(most=blow.drill.seconds / 2)
+    blow.cluster.jump_clock(HOUR)
+    try:
+        blow.pause(most=blow.drill.seconds / 2)
+        met = blow.holder()
+        return int(met is not None and met[0].send(signal.SIGKILL))
+    finally:
+        blow.cluster.jump_clock(0.0)
+
+
+def network(blow: Blow) -> int:
+    """Between the first worker and the database: cut and refused, or held without a word, past the lease or not."""
+    line = blow.cluster.line
+    assert line is not None
+    blow.pause()
+    if blow.random.random() < 0.5:
+        line.cut()
+        blow.pause(most=2 * LEASE_SECONDS)
+        line.mend()
+    else:
+        line.hold()
+        blow.pause(most=3 * LEASE_SECONDS)
+        if blow.random.random() < 0.5:
+            line.cut()
+            line.mend()
+        line.release()
+    return 0
+
+
+def poison(blow: Blow) -> int:
+    """A model beside it kills whoever measures it, each time."""
+    drill, cluster = blow.drill, blow.cluster
+    cursed = drill.submit(drill.poisoned)
+    ended = drill.wait(cursed)
+    assert (ended["state"], ended["problem"]["type"].rpartition(":")[2]) == ("failed", "worker-lost"), ended
+    lost = cluster.count(
+        "select max(attempts) from work_units where sweep_id = :sweep and kind = 'measure'", sweep=cursed
+    )
+    assert lost == SHORT["max_attempts"], f"{lost} attempts"
+    assert drill.open_units(cursed) == []
+    drill.delete(cursed)
+    return lost
+
+
+FAULTS = (
+    Fault("kill -9 worker", killing(Part.WORKER)),
+    Fault("kill -9 worker's child", killing(Part.CHILD)),
+    Fault("kill -9 worker's parent, child orphaned", killing(Part.PARENT)),
+    Fault("kill -9 worker and child in each phase", in_each_phase, share=0.2),
+    Fault("kill -9 API", killing(Part.API)),
+    Fault("kill -9 broker", killing(Part.BROKER), (PostgresqlCluster,)),
+    Fault("kill -9 broker", killing(Part.BROKER, most=1), (EmbeddedCluster,)),
+    Fault("kill -9 database", killing(Part.DATABASE), (PostgresqlCluster,)),
+    Fault("kill -9 everything at once", killing(Part.DATABASE, most=2), (EmbeddedCluster,)),
+    Fault("broker flushed", flush, (*BOTH, FolderBrokerCluster)),
+    Fault("stopped past the lease, then continued", zombie),
+    Fault("hints in heaps", duplicates),
+    Fault("disk full", full_disk),
+    Fault("poison model", poison, share=0.3),
+    Fault("clock an hour ahead and back", clock),
+    Fault("network to the database cut or held", network, (PostgresqlCluster,)),
+)
