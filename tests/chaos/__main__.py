@@ -7,6 +7,8 @@ import argparse
 import os
 import platform
 import secrets
+import shutil
+import signal
 import sys
 import threading
 import time
@@ -49,45 +51,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {asked.seed}, {asked.runs} runs of each fault", flush=True)
     faults = [each for each in FAULTS if asked.fault is None or asked.fault in each.name]
     clusters = [each for each in CLUSTERS if asked.set_up is None or asked.set_up in each.name]
-    started, rows = time.monotonic(), []
-    threads = [threading.Thread(target=_series, args=(each, faults, asked, rows)) for each in clusters[:2]]
-    for thread in threads:
+    started, rows, stop = time.monotonic(), [], threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    series = [Series(each, faults, asked.runs, asked.seed, rows, stop) for each in clusters]
+    for thread in series[:2]:  # most of the time is waiting
         thread.start()
-    for thread in threads:
+    for thread in series[:2]:
         thread.join()
-    for each in clusters[2:]:
-        _series(each, faults, asked, rows)
+    for thread in series[2:]:
+        thread.run()
     _print(rows, time.monotonic() - started)
     return int(not rows or any(row.lost or not row.runs for row in rows))
 
 
-def _series(kind: type[Cluster], faults: Sequence[Fault], asked: argparse.Namespace, rows: list[Row]) -> None:
-    """All faults that this set-up can have, one after the other; after a loss the set-up is made anew."""
-    for fault in (each for each in faults if kind in each.clusters):
-        row = Row(fault, kind.name)
-        rows.append(row)
-        runs = max(1, round(asked.runs * fault.share))
-        while row.runs < runs:
+@dataclass
+class Series:
+    """All faults that a set-up can have, one after the other; after a loss the set-up is made anew."""
+
+    kind: type[Cluster]
+    faults: Sequence[Fault]
+    runs: int
+    seed: str
+    rows: list[Row]
+    stop: threading.Event
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self.run, name=self.kind.name)
+        self.start, self.join = self._thread.start, self._thread.join
+
+    def run(self) -> None:
+        """Until all is run, or a stop is asked for."""
+        todo = [Row(each, self.kind.name) for each in self.faults if self.kind in each.clusters]
+        self.rows += todo
+        while any(self._left(row) for row in todo):
             folder = Path(mkdtemp(prefix="chaos-"))
             try:
-                with kind(folder / "set-up") as cluster:
-                    print(f"{kind.name}: {fault.name} (disk: {cluster.disk.how}; logs: {folder})", flush=True)
-                    _repeat(cluster, row, runs, asked.seed)
-            except Exception:
-                row.runs, row.lost = row.runs + 1, row.lost + 1
-                print(f"LOST: {kind.name}: {fault.name}, run {row.runs}; logs: {folder}\n{traceback.format_exc()}")
+                with self.kind(folder / "set-up") as cluster:
+                    print(f"{self.kind.name}: disk: {cluster.disk.how}; logs: {folder}", flush=True)
+                    self._on(cluster, todo)
+                shutil.rmtree(folder)
+            except Lost as lost:
+                print(f"LOST: {self.kind.name}: {lost}; logs: {folder}\n{traceback.format_exc()}", flush=True)
+
+    def _left(self, row: Row) -> int:
+        return 0 if self.stop.is_set() else max(1, round(self.runs * row.fault.share)) - row.runs
+
+    def _on(self, cluster: Cluster, todo: Sequence[Row]) -> None:
+        drill = Drill.begin(cluster)
+        for row in todo:
+            while self._left(row) > 0:
+                started = time.monotonic()
+                random = Random(f"{self.seed}/{row.cluster}/{row.fault.name}/{row.runs}")
+                row.runs += 1
+                try:
+                    sweep_id = drill.submit()
+                    row.kills += row.fault.strike(Blow(drill, sweep_id, random))
+                    drill.wait(sweep_id)
+                    drill.check(sweep_id)
+                except Exception as error:
+                    row.lost += 1
+                    raise Lost(f"{row.fault.name}, run {row.runs}") from error
+                row.seconds += time.monotonic() - started
+            if row.runs:
+                each = row.seconds / row.runs
+                print(f"{row.cluster}: {row.fault.name}: {row.runs} runs, {row.kills} kills, {each:.1f} s each", flush=True)
 
 
-def _repeat(cluster: Cluster, row: Row, runs: int, seed: str) -> None:
-    drill = Drill.begin(cluster)
-    while row.runs < runs:
-        started = time.monotonic()
-        sweep_id = drill.submit()
-        row.kills += row.fault.strike(Blow(drill, sweep_id, Random(f"{seed}/{row.cluster}/{row.fault.name}/{row.runs}")))
-        drill.wait(sweep_id)
-        drill.check(sweep_id)
-        row.runs += 1
-        row.seconds += time.monotonic() - started
+class Lost(Exception):
+    """An invariant did not hold after a fault."""
 
 
 def _print(rows: Sequence[Row], seconds: float) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -32,6 +33,7 @@ LEASE_SECONDS = 2.0
 SHORT = {"lease_seconds": LEASE_SECONDS, "heartbeat_seconds": 0.3, "reconcile_seconds": 0.3, "max_attempts": 8}
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.1
+MIGRATING = threading.Lock()
 T = TypeVar("T")
 
 
@@ -107,7 +109,8 @@ class Cluster(ABC):
         try:
             self.start_servers()
             self.database = Database(self.settings.resolved_database_url)
-            self.database.migrate()
+            with MIGRATING:  # Alembic holds its state in a module: one at a time in a process
+                self.database.migrate()
             audit.install(self.database)
             self.after_migration()
             self.blobs = FolderBlobStore(Path(str(self.settings.storage)))
