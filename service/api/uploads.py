@@ -1,6 +1,5 @@
 """Takes a streamed body into the blob store. Whatever goes wrong on the way, nothing of it is left."""
 
-import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +7,8 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
 from service.api.problems import BadRequest, TooLarge
-from service.domain.errors import RejectedFile, Unavailable
+from service.domain.errors import RejectedFile
+from service.domain.no_space import no_space_told
 from service.store.blobs import BlobStore, BlobWriter
 
 PIECE_BYTES = 2**20
@@ -22,18 +22,13 @@ BODY = {
 
 @asynccontextmanager
 async def receive(request: Request, blobs: BlobStore, *, limit: int) -> AsyncIterator[BlobWriter]:
-    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes."""
+    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes, NoSpace."""
     _check_headers(request, limit)
-    try:
-        with blobs.writer() as writer:
-            await _copy(request, writer, limit)
-            if writer.size == 0:
-                raise RejectedFile("the body is empty; send the file itself as the body")
-            yield writer
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable("there is no space left for uploads", code="storage-full") from error
-        raise
+    with no_space_told(), blobs.writer() as writer:
+        await _copy(request, writer, limit)
+        if writer.size == 0:
+            raise RejectedFile("the body is empty; send the file itself as the body")
+        yield writer
 
 
 async def _copy(request: Request, writer: BlobWriter, limit: int) -> None:

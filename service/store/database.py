@@ -1,5 +1,6 @@
 """Connections and transactions, the same on SQLite and PostgreSQL; and the migrations that build the schema."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from alembic import command
 
 SQLITE_BUSY_MS = 30_000
+POSTGRESQL_DISK_FULL = "53100"
 
 
 def migrations_folder() -> Path:
@@ -72,6 +75,12 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+def out_of_space(error: DBAPIError) -> bool:
+    """Whether the database failed because its disk is full."""
+    full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return full or getattr(error.orig, "sqlstate", None) == POSTGRESQL_DISK_FULL
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
