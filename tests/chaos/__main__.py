@@ -37,13 +37,13 @@ class Row:
     runs: int = 0
     kills: int = 0
     lost: int = 0
-    seconds: float = 0.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and print the table; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--runs", type=int, default=int(os.environ.get("CHAOS_RUNS") or 8), help="of each fault")
+    parser.add_argument("--minutes", type=float, default=25.0, help="no run begins later than that")
     parser.add_argument("--seed", default=secrets.token_hex(4))
     parser.add_argument("--fault", help="only those whose names hold this text")
     parser.add_argument("--set-up", help="only those whose names hold this text")
@@ -54,20 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started, rows, stop = time.monotonic(), [], threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    timer = threading.Timer(60 * asked.minutes, stop.set)
+    timer.daemon = True
+    timer.start()
     series = [Series(each, faults, asked.runs, asked.seed, rows, stop) for each in clusters]
-    for thread in series[:2]:  # most of the time is waiting
-        thread.start()
-    for thread in series[:2]:
-        thread.join()
-    for thread in series[2:]:
-        thread.run()
+    for each in series:  # side by side, since most of the time is waiting
+        each.start()
+    for each in series:
+        each.join()
     _print(rows, time.monotonic() - started)
     return int(not rows or any(row.lost or not row.runs for row in rows))
 
 
 @dataclass
 class Series:
-    """All faults that a set-up can have, one after the other; after a loss the set-up is made anew."""
+    """All faults that a set-up can have, in rounds; after a loss the set-up is made anew."""
 
     kind: type[Cluster]
     faults: Sequence[Fault]
@@ -99,23 +100,25 @@ class Series:
 
     def _on(self, cluster: Cluster, todo: Sequence[Row]) -> None:
         drill = Drill.begin(cluster)
-        for row in todo:
-            while self._left(row) > 0:
-                started = time.monotonic()
-                random = Random(f"{self.seed}/{row.cluster}/{row.fault.name}/{row.runs}")
-                row.runs += 1
-                try:
-                    sweep_id = drill.submit()
-                    row.kills += row.fault.strike(Blow(drill, sweep_id, random))
-                    drill.wait(sweep_id)
-                    drill.check(sweep_id)
-                except Exception as error:
-                    row.lost += 1
-                    raise Lost(f"{row.fault.name}, run {row.runs}") from error
-                row.seconds += time.monotonic() - started
-            if row.runs:
-                each = row.seconds / row.runs
-                print(f"{row.cluster}: {row.fault.name}: {row.runs} runs, {row.kills} kills, {each:.1f} s each", flush=True)
+        for number in range(self.runs):
+            for row in todo:
+                if row.runs <= number and self._left(row) > 0:
+                    self._once(drill, row)
+
+    def _once(self, drill: Drill, row: Row) -> None:
+        started = time.monotonic()
+        random = Random(f"{self.seed}/{row.cluster}/{row.fault.name}/{row.runs}")
+        row.runs += 1
+        try:
+            sweep_id = drill.submit()
+            row.kills += row.fault.strike(Blow(drill, sweep_id, random))
+            drill.wait(sweep_id)
+            drill.check(sweep_id)
+        except Exception as error:
+            row.lost += 1
+            raise Lost(f"{row.fault.name}, run {row.runs}") from error
+        spent = time.monotonic() - started
+        print(f"{row.cluster}: {row.fault.name}: {row.runs} runs, {row.kills} kills; {spent:.0f} s", flush=True)
 
 
 class Lost(Exception):
