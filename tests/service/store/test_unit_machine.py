@@ -1,5 +1,6 @@
 """Several workers at the unit queue, in any order that Hypothesis thinks of, beside a model of a few lines."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
 from service.domain.errors import LeaseLost
 from service.domain.states import UnitKind, UnitState
@@ -22,6 +24,16 @@ WORKERS = ("ada", "bob", "cyd")
 MAX_ATTEMPTS = 2
 LONG = 600.0
 TERMINAL = (UnitState.DONE, UnitState.FAILED, UnitState.CANCELLED)
+HEARTBEATS = (UnitState.LEASED, UnitState.WAITING)
+WRITES: dict[UnitState, Callable[[Session, Lease], None]] = {
+    UnitState.DONE: lambda session, lease: units.finish(session, lease, result={"token": lease.token}),
+    UnitState.FAILED: lambda session, lease: units.fail(session, lease, error="it broke"),
+    UnitState.CANCELLED: units.cancel,
+    UnitState.QUEUED: lambda session, lease: units.give_back(session, lease, error=None, count_attempt=False),
+    **dict.fromkeys(
+        HEARTBEATS, lambda session, lease: units.heartbeat(session, lease, lease_seconds=LONG, progress=0.5)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -80,33 +92,24 @@ class Queue(RuleBasedStateMachine):
         )
         return lease
 
-    @rule(lease=leases)
-    def heartbeat(self, lease: Lease) -> None:
-        if self._write(lease, lambda session: units.heartbeat(session, lease, lease_seconds=LONG, progress=0.5)):
-            self._becomes(lease, expired=False)
-
-    @rule(lease=leases)
-    def finish(self, lease: Lease) -> None:
-        if self._write(lease, lambda session: units.finish(session, lease, result={"token": lease.token})):
-            self._becomes(lease, state=UnitState.DONE, result=lease.token)
-
-    @rule(lease=leases)
-    def fail(self, lease: Lease) -> None:
-        if self._write(lease, lambda session: units.fail(session, lease, error="it broke")):
-            self._becomes(lease, state=UnitState.FAILED)
-
-    @rule(lease=leases)
-    def cancel(self, lease: Lease) -> None:
-        if self._write(lease, lambda session: units.cancel(session, lease)):
-            self._becomes(lease, state=UnitState.CANCELLED)
-
-    @rule(lease=leases, count_attempt=st.booleans())
-    def give_back(self, lease: Lease, count_attempt: bool) -> None:
-        if self.model[lease.unit_id].attempts >= MAX_ATTEMPTS:
-            count_attempt = False  # a worker ends the unit where the last attempt counts
-        if self._write(lease, lambda session: units.give_back(session, lease, error=None, count_attempt=count_attempt)):
-            attempts = self.model[lease.unit_id].attempts - (not count_attempt)
-            self._becomes(lease, state=UnitState.QUEUED, owner=None, attempts=attempts)
+    @rule(lease=leases, end=st.sampled_from(UnitState))
+    def write(self, lease: Lease, end: UnitState) -> None:
+        """A heartbeat, or the end that this worker gives its unit; refused where its lease is gone, and only there."""
+        unit = self.model[lease.unit_id]
+        if unit.state is not UnitState.LEASED or unit.token != lease.token:
+            with pytest.raises(LeaseLost), self.database.write() as session:
+                WRITES[end](session, lease)
+            return
+        with self.database.write() as session:
+            WRITES[end](session, lease)
+        changes: dict[str, Any] = {"state": end, "expired": False}
+        if end is UnitState.DONE:
+            changes["result"] = lease.token
+        if end is UnitState.QUEUED:
+            changes |= {"owner": None, "attempts": unit.attempts - 1}
+        if end in HEARTBEATS:
+            changes["state"] = UnitState.LEASED
+        self.model[lease.unit_id] = replace(unit, **changes)
 
     @rule(worker=st.sampled_from(WORKERS))
     def leave(self, worker: str) -> None:
@@ -128,7 +131,8 @@ class Queue(RuleBasedStateMachine):
                 self.model[each] = replace(unit, expired=True)
 
     @rule(worker=st.sampled_from(WORKERS))
-    def die_and_reconcile(self, worker: str) -> None:
+    def claim_and_be_lost(self, worker: str) -> None:
+        self.claim(worker)
         self.die(worker)
         self.reconcile()
 
@@ -156,21 +160,14 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_are_as_the_model(self) -> None:
+        columns = (UnitRow.id, UnitRow.state, UnitRow.attempts, UnitRow.token, UnitRow.owner)
         with self.database.read() as session:
-            rows = session.scalars(select(UnitRow)).all()
-        found = {row.id: row for row in rows}
-        assert found.keys() == self.model.keys()
-        for each, unit in self.model.items():
-            row = found[each]
-            assert (row.state, row.attempts, row.token, row.result.get("token")) == (
-                unit.state,
-                unit.attempts,
-                unit.token,
-                unit.result,
-            )
-            assert row.owner == unit.owner
-            assert row.attempts <= MAX_ATTEMPTS
-            assert (row.lease_expires_at is not None) == (unit.state is UnitState.LEASED)
+            rows = session.execute(select(*columns, UnitRow.result, UnitRow.lease_expires_at)).all()
+        found = {row.id: (row.state, row.attempts, row.token, row.owner, row.result.get("token")) for row in rows}
+        known = self.model.items()
+        assert found == {each: (unit.state, unit.attempts, unit.token, unit.owner, unit.result) for each, unit in known}
+        assert all(row.attempts <= MAX_ATTEMPTS for row in rows)
+        assert all((row.lease_expires_at is not None) == (row.state == UnitState.LEASED) for row in rows)
 
     @invariant()
     def an_end_is_for_good(self) -> None:
@@ -178,28 +175,12 @@ class Queue(RuleBasedStateMachine):
             if unit.state in TERMINAL:
                 assert self.ended.setdefault(each, unit) == unit
 
-    def _write(self, lease: Lease, write: Any) -> bool:
-        """Whether the write was taken: that of a lease that is outdated must be refused, and that alone."""
-        unit = self.model[lease.unit_id]
-        valid = unit.state is UnitState.LEASED and unit.token == lease.token
-        if valid:
-            with self.database.write() as session:
-                write(session)
-            return True
-        with pytest.raises(LeaseLost), self.database.write() as session:
-            write(session)
-        return False
-
-    def _becomes(self, lease: Lease, **changes: Any) -> None:
-        gone = {"expired": False} if "state" in changes else {}
-        self.model[lease.unit_id] = replace(self.model[lease.unit_id], **gone, **changes)
-
 
 def test_no_order_of_events_breaks_a_promise_of_the_queue(database: Database, rows: Rows) -> None:
     made = {"database": database, "sweep_id": rows.sweep()}
     few = settings(
-        max_examples=60,
-        stateful_step_count=40,
+        max_examples=20,
+        stateful_step_count=25,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
