@@ -69,14 +69,19 @@ class Line:
             threading.Thread(target=self._pass_on, args=(source, sink, towards), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, towards: bool) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while piece := source.recv(PIECE_BYTES):
                 self._flows.wait()
                 if self._uses_up(len(piece), towards):
                     self.cut()
                     return
                 sink.sendall(piece)
+            self._flows.wait()
             sink.shutdown(socket.SHUT_WR)
+        except OSError:  # one end was reset, and so the other is to be
+            self._flows.wait()
+            for each in (source, sink):
+                _reset(each)
 
     def _uses_up(self, size: int, towards: bool) -> bool:
         if towards and self.cut_after is not None:

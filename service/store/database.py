@@ -16,6 +16,16 @@ from alembic import command
 
 SQLITE_BUSY_MS = 30_000
 POSTGRESQL_DISK_FULL = "53100"
+IDLE_IN_TRANSACTION_MS = 30_000
+"""No transaction of ours waits for anything but the database: a client that is silent for so long is gone."""
+# so that neither side waits for hours for a machine that went away without a word (seconds; the last in milliseconds)
+POSTGRESQL_LINE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 def migrations_folder() -> Path:
@@ -36,10 +46,14 @@ class Database:
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed
         arguments: dict[str, Any] = {"timeout": SQLITE_BUSY_MS / 1000} if self.is_sqlite else {}
+        if not self.is_sqlite:
+            arguments = {name: value for name, value in POSTGRESQL_LINE.items() if name not in parsed.query}
         self.engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "connect", _configure_postgresql)
         self._writer = self.engine.execution_options(quantsieve_write=True)
 
     @contextmanager
@@ -90,6 +104,13 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={SQLITE_BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    # or what a worker that lost its power had locked would stay locked for as long as TCP keeps the connection
+    with connection.cursor() as cursor:
+        cursor.execute(f"set idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -103,6 +104,9 @@ class Cluster(ABC):
         """The network between the first worker and the database; None where there is none."""
         return None
 
+    def mend(self) -> None:
+        """Put right what a fault leaves broken until the sweep has ended."""
+
     # from start to end
 
     def __enter__(self) -> "Cluster":
@@ -114,7 +118,7 @@ class Cluster(ABC):
             audit.install(self.database)
             self.after_migration()
             self.blobs = FolderBlobStore(Path(str(self.settings.storage)))
-            environment = self._environment(self._api_settings())
+            environment = self.environment(self._api_settings())
             self.api = Kept("api", python("tests.chaos.server"), environment, self.folder / "api.log")
             for number in range(self.worker_count):
                 self.workers.append(self._worker(number))
@@ -149,7 +153,7 @@ class Cluster(ABC):
         return self.settings
 
     def _worker(self, number: int) -> Kept:
-        environment = self._environment(self.worker_settings(number))
+        environment = self.environment(self.worker_settings(number))
         return Kept(f"worker-{number}", python("tests.chaos.worker"), environment, self.folder / f"worker-{number}.log")
 
     @staticmethod
@@ -157,7 +161,7 @@ class Cluster(ABC):
         fixed: dict[str, Any] = {"database_url": None, "broker_url": None, "blob_url": None}
         return Settings(**{**fixed, **given})
 
-    def _environment(self, settings: Settings) -> dict[str, str]:
+    def environment(self, settings: Settings) -> dict[str, str]:
         here = {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)}
         return worker_environment(settings) | here | {skewed.VARIABLE: str(self.folder / "clock")}
 
@@ -184,6 +188,22 @@ class Cluster(ABC):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         return len(children)
+
+    def worker_of(self, pid: int) -> Kept:
+        """The worker with this process id."""
+        return next(each for each in self.workers if each.pid == pid)
+
+    @contextmanager
+    def without_workers(self) -> Iterator[None]:
+        """No worker, but for those that are started by hand, as long as the block lasts."""
+        for each in self.workers:
+            each.held = True
+            each.send(signal.SIGKILL)
+        try:
+            yield
+        finally:
+            for each in self.workers:
+                each.held = False
 
     def flush_broker(self) -> None:
         """All messages are gone."""

@@ -74,13 +74,13 @@ class Fault:
     """Of the runs that are asked for."""
 
 
-def killing(part: Part, *, most: int = MOST_KILLS) -> Callable[[Blow], int]:
-    """``kill -9`` again and again while the sweep runs."""
+def killing(part: Part, *, most: int = MOST_KILLS, pace: float = 1.0) -> Callable[[Blow], int]:
+    """``kill -9`` again and again while the sweep runs. ``pace``: the longest pause, in undisturbed sweeps."""
 
     def strike(blow: Blow) -> int:
         killed = 0
         for _ in range(blow.random.randint(min(2, most), most)):
-            blow.pause()
+            blow.pause(most=pace * blow.drill.seconds)
             if not blow.running():
                 break
             killed += blow.cluster.kill(part, blow.random)
@@ -170,11 +170,18 @@ def clock(blow: Blow) -> int:
 
 
 def network(blow: Blow) -> int:
-    """Between the first worker and the database: cut and refused, or held without a word, past the lease or not."""
+    """Between the first worker and the database: cut and refused, or held without a word, past the lease or not.
+
+    Or held until the sweep has ended, while the worker dies: its machine lost power, and the database is not told.
+    """
     line = blow.cluster.line
     assert line is not None
     blow.pause()
-    if blow.random.random() < 0.5:
+    way = blow.random.choice(("cut", "held", "power"))
+    if way == "power":
+        line.hold()
+        return int(blow.cluster.workers[0].send(signal.SIGKILL))
+    if way == "cut":
         line.cut()
         blow.pause(most=2 * LEASE_SECONDS)
         line.mend()
@@ -209,10 +216,10 @@ FAULTS = (
     Fault("kill -9 worker's parent, child orphaned", killing(Part.PARENT)),
     Fault("kill -9 worker and child in each phase", in_each_phase, share=0.2),
     Fault("kill -9 API", killing(Part.API)),
-    Fault("kill -9 broker", killing(Part.BROKER), (PostgresqlCluster,)),
+    Fault("kill -9 broker", killing(Part.BROKER, most=10, pace=0.3), (PostgresqlCluster,)),
     Fault("kill -9 broker", broker_of_the_server, (EmbeddedCluster,)),
-    Fault("kill -9 database", killing(Part.DATABASE), (PostgresqlCluster,)),
-    Fault("kill -9 everything at once", killing(Part.DATABASE, most=2), (EmbeddedCluster,)),
+    Fault("kill -9 database", killing(Part.DATABASE, most=8, pace=0.5), (PostgresqlCluster,)),
+    Fault("kill -9 everything at once", killing(Part.DATABASE, most=3), (EmbeddedCluster,)),
     Fault("broker flushed", flush, (*BOTH, FolderBrokerCluster)),
     Fault("stopped past the lease, then continued", zombie),
     Fault("hints in heaps", duplicates),

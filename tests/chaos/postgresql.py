@@ -55,6 +55,12 @@ class PostgresqlCluster(Cluster):
         """Between the first worker and the database."""
         return self._line
 
+    def mend(self) -> None:
+        """Whoever was held is gone, and new connections get through."""
+        self._line.cut()
+        self._line.mend()
+        self._line.release()
+
     def worker_settings(self, number: int) -> Settings:
         """The first worker's connections go along the line."""
         if number > 0:
