@@ -17,10 +17,10 @@ import pytest
 
 from service.domain.conversion import ConversionSettings
 from service.domain.states import UnitState
+from tests.chaos.cluster import PATIENCE_SECONDS, Part
 from tests.chaos.drill import DIGITS, Drill
 from tests.chaos.embedded import EmbeddedCluster
 from tests.chaos.faults import Blow, killing
-from tests.chaos.cluster import PATIENCE_SECONDS, Part
 from tests.chaos.watch import Watch
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the pool's child in /proc")

@@ -84,6 +84,14 @@ class Cluster(ABC):
         """End it."""
 
     @abstractmethod
+    def after_migration(self) -> None:
+        """Make what has to be there before API and workers are started."""
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Put right what a fault leaves broken until the sweep has ended."""
+
+    @abstractmethod
     def kill_broker(self) -> int:
         """How many processes were killed."""
 
@@ -103,9 +111,6 @@ class Cluster(ABC):
     def line(self) -> Line | None:
         """The network between the first worker and the database; None where there is none."""
         return None
-
-    def mend(self) -> None:
-        """Put right what a fault leaves broken until the sweep has ended."""
 
     # from start to end
 
@@ -145,9 +150,6 @@ class Cluster(ABC):
         self.stop_servers()
         self.client.close()
         self.disk.close()
-
-    def after_migration(self) -> None:
-        """What has to be there before anything is started."""
 
     def _api_settings(self) -> Settings:
         return self.settings
@@ -232,7 +234,7 @@ class Cluster(ABC):
         ready: Callable[[ApiProblem], bool] = lambda _: False,
         patience: float = PATIENCE_SECONDS,
     ) -> T | None:
-        """What the API answers, asked again while it, or what it needs, is away; None for a problem that is ``ready``."""
+        """What the API answers, asked again while it, or what it needs, is away; None where a problem is ``ready``."""
         deadline = time.monotonic() + patience
         while True:
             try:

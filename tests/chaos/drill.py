@@ -118,7 +118,9 @@ class Drill:
         database, blobs = self.cluster.database, self.cluster.blobs
         remove_leftovers(database, blobs, older_than=-1)
         remove_stale(self.cluster.temporary, older_than=-1)
-        rows = {table.__tablename__: self.cluster.count(f"select count(*) from {table.__tablename__}") for table in TABLES}
+        rows = {
+            table.__tablename__: self.cluster.count(f"select count(*) from {table.__tablename__}") for table in TABLES
+        }
         files = {str(path) for path in blobs.folder.rglob("*") if path.is_file()}
         return Stored(rows, frozenset(files | {str(path) for path in self.cluster.temporary.glob("quantsieve-*")}))
 
@@ -161,5 +163,3 @@ def _units(cluster: Cluster, sweep_id: str) -> frozenset[tuple[str, int, int]]:
     found = frozenset((row.kind, row.round, row.ordinal) for row in rows)
     assert len(found) == len(rows)
     return found
-
-

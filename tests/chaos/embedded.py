@@ -28,6 +28,12 @@ class EmbeddedCluster(Cluster):
     def stop_servers(self) -> None:
         """Nothing: they end with the API."""
 
+    def after_migration(self) -> None:
+        """Nothing: the clock is a file."""
+
+    def mend(self) -> None:
+        """Nothing: every fault ends by itself."""
+
     def kill_broker(self) -> int:
         """The valkey that the server keeps."""
         try:

@@ -13,7 +13,7 @@ Findings = dict[str, Any]
 
 
 def findings(client: Client, sweep_id: str) -> Findings:
-    """Of a sweep that has succeeded: table, controls, decision with all verified lists, warnings, and the report's files."""
+    """Of a sweep that has succeeded: table, controls, decision with all verified lists, warnings, report."""
     ended = client.sweep(sweep_id)
     assert ended["state"] == "succeeded", ended["problem"]
     report, table, fallback = (

@@ -93,7 +93,9 @@ class PostgresqlCluster(Cluster):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                with psycopg.connect(self._url(self._port).replace(DATABASE, "postgres"), autocommit=True) as connection:
+                with psycopg.connect(
+                    self._url(self._port).replace(DATABASE, "postgres"), autocommit=True
+                ) as connection:
                     connection.execute(f"create database {DATABASE}")
                 return
             except psycopg.OperationalError:
@@ -127,5 +129,3 @@ class PostgresqlCluster(Cluster):
         """A function in the database gives the time to whoever asks."""
         with self.database.write() as session:
             session.execute(text("update chaos.clock set ahead = :ahead"), {"ahead": seconds})
-
-

@@ -1,7 +1,5 @@
 """ONNX models with external data, sent as a zip: what is read, and what can't be reached."""
 
-import fcntl
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable
