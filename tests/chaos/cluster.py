@@ -177,7 +177,7 @@ class Cluster(ABC):
             return self.kill_broker()
         if part is Part.DATABASE:
             return self.kill_database()
-        worker = rng.choice(self.workers)
+        worker = rng.choice([each for each in self.workers if each.pid is not None] or self.workers)
         if part is Part.CHILD:
             return self.kill_children(worker)
         return int(worker.send(signal.SIGKILL, group=part is Part.WORKER))

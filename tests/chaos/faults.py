@@ -11,7 +11,7 @@ from random import Random
 from sqlalchemy.exc import DBAPIError
 
 from service.client import ApiProblem
-from tests.chaos.cluster import LEASE_SECONDS, SHORT, Cluster, Part
+from tests.chaos.cluster import LEASE_SECONDS, PATIENCE_SECONDS, SHORT, Cluster, Part
 from tests.chaos.drill import DIGITS, Drill
 from tests.chaos.embedded import EmbeddedCluster, FolderBrokerCluster
 from tests.chaos.kept import Kept
@@ -41,9 +41,24 @@ class Blow:
         """A look at the sweep's units."""
         return Watch(self.cluster.database, self.sweep_id)
 
-    def pause(self, least: float = 0.0, most: float | None = None) -> None:
-        """Wait at random: at most as long as an undisturbed sweep takes."""
-        time.sleep(self.random.uniform(least, self.drill.seconds if most is None else most))
+    def wait_a_while(self, share: float = 1.0) -> None:
+        """Until a random number of units more are done, at most this share of a sweep's, and into the next one."""
+        wanted = self._done() + self.random.randint(0, round(share * len(self.drill.units)))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._done() < wanted and self.running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.pause(self.drill.seconds / len(self.drill.units))
+
+    def pause(self, most: float, *, least: float = 0.0) -> None:
+        """Sleep at random, in seconds."""
+        time.sleep(self.random.uniform(least, most))
+
+    def _done(self) -> int:
+        query = "select count(*) from work_units where sweep_id = :sweep and state = 'done'"
+        try:
+            return self.cluster.count(query, sweep=self.sweep_id)
+        except DBAPIError:
+            return 0
 
     def running(self) -> bool:
         """Whether there is still something to disturb; a database that does not answer says nothing else."""
@@ -74,13 +89,14 @@ class Fault:
     """Of the runs that are asked for."""
 
 
-def killing(part: Part, *, most: int = MOST_KILLS, pace: float = 1.0) -> Callable[[Blow], int]:
-    """``kill -9`` again and again while the sweep runs. ``pace``: the longest pause, in undisturbed sweeps."""
+def killing(part: Part, *, most: int = MOST_KILLS) -> Callable[[Blow], int]:
+    """``kill -9`` again and again while the sweep runs."""
 
     def strike(blow: Blow) -> int:
         killed = 0
-        for _ in range(blow.random.randint(min(2, most), most)):
-            blow.pause(most=pace * blow.drill.seconds)
+        times = blow.random.randint(min(2, most), most)
+        for _ in range(times):
+            blow.wait_a_while(1 / times)
             if not blow.running():
                 break
             killed += blow.cluster.kill(part, blow.random)
@@ -92,7 +108,7 @@ def killing(part: Part, *, most: int = MOST_KILLS, pace: float = 1.0) -> Callabl
 def broker_of_the_server(blow: Blow) -> int:
     """The server starts it again, after a longer pause each time; a new server does not know of the earlier deaths."""
     blow.cluster.api.send(signal.SIGTERM, group=False)
-    blow.pause(least=blow.drill.seconds / 2)
+    blow.wait_a_while(0.7)
     return blow.cluster.kill(Part.BROKER, blow.random)
 
 
@@ -114,7 +130,7 @@ def in_each_phase(blow: Blow) -> int:
 def flush(blow: Blow) -> int:
     """All messages of the broker are gone, again and again."""
     for _ in range(5):
-        blow.pause(most=blow.drill.seconds / 2)
+        blow.wait_a_while(0.3)
         blow.cluster.flush_broker()
     return 0
 
@@ -122,7 +138,7 @@ def flush(blow: Blow) -> int:
 def duplicates(blow: Blow) -> int:
     """Hints that nobody asked for, in heaps."""
     for _ in range(3):
-        blow.pause(most=blow.drill.seconds / 2)
+        blow.wait_a_while(0.3)
         for queue in ("onnxruntime", "data"):
             blow.cluster.hint(queue, blow.random.randint(5, 30))
     return 0
@@ -130,7 +146,7 @@ def duplicates(blow: Blow) -> int:
 
 def zombie(blow: Blow) -> int:
     """A worker that holds a unit is stopped past its lease, and wakes up when another one has the unit, or had it."""
-    blow.pause(most=blow.drill.seconds * 0.7)
+    blow.wait_a_while(0.7)
     met = blow.holder()
     if met is None:
         return 0
@@ -145,13 +161,13 @@ def zombie(blow: Blow) -> int:
 def full_disk(blow: Blow) -> int:
     """No byte can be written for a while; an upload meanwhile is refused as it should be, and taken afterwards."""
     cluster = blow.cluster
-    blow.pause()
+    blow.wait_a_while(0.9)
     cluster.disk.fill(cluster.processes())
     try:
         with contextlib.suppress(ApiProblem):
             made = cluster.client.upload_model(DIGITS / "digits.onnx")
             raise AssertionError(f"an upload was taken on a full disk: {made}")
-        blow.pause(least=0.5, most=2 * LEASE_SECONDS)
+        blow.pause(2 * LEASE_SECONDS, least=0.5)
     finally:
         cluster.disk.free(cluster.processes())
     return 0
@@ -159,10 +175,10 @@ def full_disk(blow: Blow) -> int:
 
 def clock(blow: Blow) -> int:
     """Three hours ahead and back; who claimed a unit in between dies just before the way back."""
-    blow.pause(most=blow.drill.seconds / 2)
+    blow.wait_a_while(0.5)
     blow.cluster.jump_clock(JUMP_SECONDS)
     try:
-        blow.pause(most=blow.drill.seconds / 2)
+        blow.wait_a_while(0.3)
         met = blow.holder()
         return int(met is not None and met[0].send(signal.SIGKILL))
     finally:
@@ -176,18 +192,18 @@ def network(blow: Blow) -> int:
     """
     line = blow.cluster.line
     assert line is not None
-    blow.pause()
+    blow.wait_a_while(0.8)
     way = blow.random.choice(("cut", "held", "power"))
     if way == "power":
         line.hold()
         return int(blow.cluster.workers[0].send(signal.SIGKILL))
     if way == "cut":
         line.cut()
-        blow.pause(most=2 * LEASE_SECONDS)
+        blow.pause(2 * LEASE_SECONDS)
         line.mend()
     else:
         line.hold()
-        blow.pause(most=3 * LEASE_SECONDS)
+        blow.pause(3 * LEASE_SECONDS)
         if blow.random.random() < 0.5:
             line.cut()
             line.mend()
@@ -216,9 +232,9 @@ FAULTS = (
     Fault("kill -9 worker's parent, child orphaned", killing(Part.PARENT)),
     Fault("kill -9 worker and child in each phase", in_each_phase, share=0.2),
     Fault("kill -9 API", killing(Part.API)),
-    Fault("kill -9 broker", killing(Part.BROKER, most=10, pace=0.3), (PostgresqlCluster,)),
+    Fault("kill -9 broker", killing(Part.BROKER, most=10), (PostgresqlCluster,)),
     Fault("kill -9 broker", broker_of_the_server, (EmbeddedCluster,)),
-    Fault("kill -9 database", killing(Part.DATABASE, most=8, pace=0.5), (PostgresqlCluster,)),
+    Fault("kill -9 database", killing(Part.DATABASE, most=8), (PostgresqlCluster,)),
     Fault("kill -9 everything at once", killing(Part.DATABASE, most=3), (EmbeddedCluster,)),
     Fault("broker flushed", flush, (*BOTH, FolderBrokerCluster)),
     Fault("stopped past the lease, then continued", zombie),

@@ -62,7 +62,7 @@ class Watch:
         query = select(WorkerRow.pid, UnitRow).join(UnitRow, UnitRow.owner == WorkerRow.id)
         held = query.where(UnitRow.subject_id == self.subject_id, UnitRow.state == UnitState.LEASED)
         with self.database.read() as session:
-            return dict(session.execute(held).tuples())
+            return dict(session.execute(held).tuples().all())
 
     def ended(self) -> bool:
         """Whether the sweep or the conversion has ended."""
