@@ -1,10 +1,8 @@
 """Converts between a calibration cache and Q/DQ, in the worker's child: a unit of its own, outside of any sweep."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from service.domain.caches import CacheAlgorithm
@@ -25,6 +23,7 @@ from workers.exports.qdq_lint import lint_qdq
 from workers.exports.qdq_onnx import QdqSettings
 from workers.exports.to_cache import to_cache
 from workers.lease import HeldLease
+from workers.models.private_folder import private_folder
 
 QDQ, PLAIN, CACHE, DETAILS = "qdq.onnx", "float32.onnx", "calibration.cache", "conversion.json"
 ONNX_TYPE, TEXT, JSON = "application/octet-stream", "text/plain; charset=utf-8", "application/json"
@@ -97,8 +96,8 @@ def _to_qdq(context: WorkerContext, settings: ConversionSettings, model: ModelRo
         unused=len(ranges.unused),
         findings=len(findings),
     )
-    with tempfile.TemporaryDirectory(prefix="quantsieve-") as folder:
-        written = write_onnx(Path(folder) / QDQ, export.model, export.weights)
+    with private_folder() as folder:
+        written = write_onnx(folder / QDQ, export.model, export.weights)
         graphs = [ConvertedFile(each.name, ONNX_TYPE, blobs.put_file(each)) for each in written]
     return Converted(summary, (*graphs, _details(blobs, details)))
 
@@ -121,8 +120,8 @@ def _to_cache(blobs: BlobStore, settings: ConversionSettings, model: ModelRow) -
     summary = ConversionSummary(
         entries=len(made.cache.entries), merged=len(made.several_scales), findings=len(findings)
     )
-    with tempfile.TemporaryDirectory(prefix="quantsieve-") as folder:
-        written = write_onnx(Path(folder) / PLAIN, made.model, made.weights)
+    with private_folder() as folder:
+        written = write_onnx(folder / PLAIN, made.model, made.weights)
         graphs = [ConvertedFile(each.name, ONNX_TYPE, blobs.put_file(each)) for each in written]
     cache = ConvertedFile(CACHE, TEXT, blobs.put(write_cache(made.cache)))
     return Converted(summary, (*graphs, cache, _details(blobs, details)))

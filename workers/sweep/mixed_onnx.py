@@ -1,10 +1,8 @@
 """The decision as a graph that deploys: made, checked, linted, and compared with the variant that was verified."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from service.domain.caches import CacheAlgorithm
@@ -22,6 +20,7 @@ from workers.exports.qdq_lint import lint_qdq
 from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq
 from workers.exports.to_cache import to_cache
 from workers.models.fake_quant import scale_of
+from workers.models.private_folder import private_folder
 from workers.sweep import mixed_check
 from workers.sweep.job import Job
 from workers.sweep.mixed_check import Compared
@@ -56,9 +55,9 @@ def _made(job: Job, fallback: frozenset[str]) -> MixedOnnx:
     half = asked.fallback_precision is Precision.FP16
     settings = QdqSettings(per_channel=asked.weights is WeightGranularity.PER_CHANNEL, half_fallback=half)
     made = export_qdq(read.program, read.found, job.amax, fallback=fallback, settings=settings)
-    with tempfile.TemporaryDirectory(prefix="quantsieve-") as folder:
-        written = write_onnx(Path(folder) / MODEL, made.model, made.weights)
-        found = mixed_check.compare(job, Path(folder) / MODEL, frozenset(made.int8), asked.fallback_precision)
+    with private_folder() as folder:
+        written = write_onnx(folder / MODEL, made.model, made.weights)
+        found = mixed_check.compare(job, folder / MODEL, frozenset(made.int8), asked.fallback_precision)
         graphs = tuple(File(each.name, "application/octet-stream", each.read_bytes()) for each in written)
     checks = {
         "made": True,
