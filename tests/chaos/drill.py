@@ -156,9 +156,9 @@ def _cut(source: Path, target: Path, samples: int) -> None:
 
 
 def _units(cluster: Cluster, sweep_id: str) -> frozenset[tuple[str, int, int]]:
-    """(kind, round, ordinal) of a sweep's units, all of which are done."""
+    """(kind, round, ordinal) of a sweep's own units, not its selections': all are done."""
     with cluster.database.read() as session:
-        rows = session.scalars(select(UnitRow).where(UnitRow.sweep_id == sweep_id)).all()
+        rows = session.scalars(select(UnitRow).where(UnitRow.subject_id == sweep_id)).all()
     assert {row.state for row in rows} == {UnitState.DONE}
     found = frozenset((row.kind, row.round, row.ordinal) for row in rows)
     assert len(found) == len(rows)
