@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
-.PHONY: demo test chaos lint types serve bench bench-peers clean
+.PHONY: demo test chaos lint types serve bench bench-peers contract clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
@@ -38,6 +38,9 @@ bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one
 
 bench-peers: .venv/ready  ## other tools' sweeps beside ours on one network; makes an environment for each (7 GB in all)
 	$(BIN)/python -m benchmarks.peers
+
+contract: .venv/ready  ## thousands of requests made from the OpenAPI document
+	CONTRACT_CASES=400 $(BIN)/python -m pytest tests/service/api/test_contract.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out
