@@ -57,10 +57,15 @@ def span(
 ) -> Iterator[Span]:
     """A span as long as the block lasts, under ``parent`` (a traceparent), else under the one that is open here.
 
-    ``link``: the traceparent of what is related, but no parent. ``server``: whether somebody else waits for it.
+    ``link``: the traceparent of what is related, but no parent. ``server``: of a request, for which newer FastAPI opens
+    a span by itself; then it is that one.
     """
     if trace is None:
         yield UNTRACED
+        return
+    if server and trace.get_current_span().is_recording():
+        trace.get_current_span().set_attributes(_named(attributes))
+        yield Span(trace.get_current_span())
         return
     linked = trace.get_current_span(_context(link)).get_span_context() if link is not None else None
     opened = trace.get_tracer("quantsieve", __version__).start_as_current_span(

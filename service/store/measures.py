@@ -73,12 +73,17 @@ def measure(session: Session) -> Measures:
         units=_units(session),
         oldest_queued=_oldest_queued(session),
         durations=_durations(session),
-        sweeps=dict(session.execute(select(SweepRow.state, func.count()).group_by(SweepRow.state)).tuples()),
+        sweeps=_sweeps(session),
         workers={name: offers.count(name) for name in sorted(set(offers))},
         live_workers=len(live),
         refused_workers=len(live) - len(able),
         stored_bytes=_stored_bytes(session),
     )
+
+
+def _sweeps(session: Session) -> dict[str, int]:
+    rows = session.execute(select(SweepRow.state, func.count()).group_by(SweepRow.state))
+    return {state: count for state, count in rows.tuples()}  # noqa: C416  (dict() takes the result for a mapping)
 
 
 def _units(session: Session) -> tuple[UnitGroup, ...]:
