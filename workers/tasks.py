@@ -1,6 +1,7 @@
 """The one task: a hint that a queue has work. It claims one unit and does it."""
 
 import logging
+from typing import Any
 
 from service import logs, tracing
 from service.store import installation, units
@@ -24,7 +25,9 @@ def work(context: WorkerContext, queue: str, *, hint: str | None = None) -> int:
     if lease is None:
         return 0
     ids = {"unit": lease.unit_id, "kind": lease.kind.value, "sweep": lease.sweep_id, "subject": lease.subject_id}
-    noted = {f"quantsieve__{name}": value for name, value in (ids | {"worker": context.worker_id}).items()}
+    noted: dict[str, Any] = {
+        f"quantsieve__{name}": value for name, value in (ids | {"worker": context.worker_id}).items()
+    }
     name = f"unit {lease.kind}"
     with logs.fields(**ids), tracing.span(name, parent=lease.trace, link=hint, **noted) as span:
         span.note(quantsieve__token=lease.token)

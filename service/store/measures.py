@@ -101,7 +101,7 @@ def _oldest_queued(session: Session) -> dict[str, float]:
 def _durations(session: Session) -> tuple[Duration, ...]:
     by = (UnitRow.kind, func.coalesce(SweepRow.backend, ""))
     rows = (
-        select(*by, func.count(), func.sum(UnitRow.finished_at - UnitRow.started_at))
+        select(*by, func.count(), func.coalesce(func.sum(UnitRow.finished_at - UnitRow.started_at), 0.0))
         .join(SweepRow, SweepRow.id == UnitRow.sweep_id, isouter=True)
         .where(UnitRow.state == UnitState.DONE, UnitRow.started_at.is_not(None))
         .where(UnitRow.finished_at > now() - RECENT_SECONDS)

@@ -50,7 +50,10 @@ def test_workers_that_live_are_listed(service):
     assert worker["capabilities"]["torch"]["available"]
     assert worker["versions"] == {"quantsieve": "0"}
     service.set_row(WorkerRow, worker["id"], seen_at=0.0)
-    assert service.http.get("/v1/workers").json() == {"items": []}
+    assert worker["refused"] is None
+    listed = service.http.get("/v1/workers").json()
+    assert listed["items"] == []
+    assert listed["api"]["schema_revision"] == listed["api"]["code_revision"]
 
 
 def test_unknown_paths_and_methods_are_problems(service):
@@ -118,8 +121,9 @@ OPERATIONS = {
     "get_layers", "get_report_json", "get_report_html", "get_fallback_layers", "list_artifacts", "get_artifact",
     "create_conversion", "list_conversions", "get_conversion", "get_conversion_file", "delete_conversion",
     "create_selection", "list_selections", "get_selection", "delete_selection", "compare_sweeps",
+    "verify_selection", "cancel_selection",
     "create_project", "list_projects", "create_key", "list_keys", "get_key", "revoke_key", "list_audit",
-    "list_workers", "get_health", "get_readiness",
+    "list_workers", "get_health", "get_readiness", "get_metrics",
 }  # fmt: skip
 
 
