@@ -101,14 +101,15 @@ def _oldest_queued(session: Session) -> dict[str, float]:
 def _durations(session: Session) -> tuple[Duration, ...]:
     by = (UnitRow.kind, func.coalesce(SweepRow.backend, ""))
     rows = (
-        select(*by, func.count(), func.coalesce(func.sum(UnitRow.finished_at - UnitRow.started_at), 0.0))
+        select(*by, func.count(), func.sum(UnitRow.finished_at - UnitRow.started_at))
         .join(SweepRow, SweepRow.id == UnitRow.sweep_id, isouter=True)
         .where(UnitRow.state == UnitState.DONE, UnitRow.started_at.is_not(None))
         .where(UnitRow.finished_at > now() - RECENT_SECONDS)
         .group_by(*by)
         .order_by(*by)
     )
-    return tuple(Duration(*row) for row in session.execute(rows).tuples())
+    found = session.execute(rows).tuples()
+    return tuple(Duration(kind, backend, count, seconds or 0.0) for kind, backend, count, seconds in found)
 
 
 def _stored_bytes(session: Session) -> dict[str, int]:
