@@ -47,11 +47,7 @@ class Gate:
         parent = Headers(scope=scope).get(tracing.HEADER)
         seen = {"http__request__method": scope["method"], "quantsieve__request_id": request_id}
         with logs.fields(request=request_id), tracing.span(scope["method"], parent=parent, server=True, **seen) as span:
-            await self._watched(scope, receive, _watching(send, span, request_id))
-            route = getattr(scope.get("route"), "path", None)
-            if route is not None:  # the template of the path: the path itself would be another name each time
-                span.name(f"{scope['method']} {route}")
-                span.note(http__route=route)
+            await self._watched(scope, receive, _watching(send, span, scope))
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
@@ -126,13 +122,16 @@ class Gate:
             log.error("not in the audit log: %s: %s", deed, error)
 
 
-def _watching(send: Send, span: tracing.Span, request_id: str) -> Send:
+def _watching(send: Send, span: tracing.Span, scope: Scope) -> Send:
     """The caller is told the request's id, and the span what the caller is told."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            span.note(http__response__status_code=message["status"])
+            MutableHeaders(scope=message)["X-Request-Id"] = scope["state"]["request_id"]
+            # the template of the path: the path itself would be another name each time
+            route = getattr(scope.get("route"), "path", None)
+            span.name(f"{scope['method']} {route}" if route is not None else scope["method"])
+            span.note(http__route=route, http__response__status_code=message["status"])
             if message["status"] >= 500:
                 span.failed(f"status {message['status']}")
         await send(message)
