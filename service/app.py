@@ -17,6 +17,7 @@ from service.api import (
     datasets,
     health,
     keys,
+    metrics,
     models,
     problems,
     projects,
@@ -31,7 +32,7 @@ from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
 from service.api.gate import Gate
 from service.api.guard import Guard
-from service.api.tidying import tidy
+from service.api.tidying import announce, tidy
 from service.broker import Hints
 from service.settings import Settings
 from service.store.blobs import BlobStore
@@ -61,6 +62,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     keys.router,
     audit.router,
     health.router,
+    metrics.router,
 )
 
 
@@ -102,6 +104,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(announce, services)
         await run_in_threadpool(tidy, services)
         yield
         if database is None:

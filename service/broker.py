@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 
+from service import tracing
 from service.settings import Settings
 
 WORK_TASK = "quantsieve.work"
@@ -65,9 +66,11 @@ class Hints:
 
     def publish(self, queue: str, count: int = 1) -> bool:
         """Say ``count`` times that a queue has work; False where the broker did not take it."""
+        trace = tracing.current()
+        headers = {tracing.HEADER: trace} if trace is not None else None
         try:
             for _ in range(count):
-                self._celery.send_task(WORK_TASK, args=[queue], queue=queue)
+                self._celery.send_task(WORK_TASK, args=[queue], queue=queue, headers=headers)
         except (
             Exception
         ) as error:  # the broker may fail in any way its transport knows; the reconciler repeats the hint

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.domain.storage import Storage, parse_storage
 from service.domain.tenant import Limits
+from service.logs import LogFormat
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -89,6 +90,19 @@ class Settings(BaseSettings):
     )
     onnxruntime_provider: Literal["cuda", "tensorrt"] = Field(
         default="cuda", description="Execution provider of ONNX Runtime where this worker's device is a GPU."
+    )
+
+    log_format: LogFormat = Field(
+        default="text", description="Lines of the logs: for people, or one JSON object a line."
+    )
+    public_metrics: bool = Field(
+        default=False, description="Whether GET /metrics needs no key; it names projects. Default: a key with admin."
+    )
+    retention_days: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Sweeps that ended so long ago are deleted with their files; default: they are kept."
+    )
+    collect_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=3600.0, description="How often the workers, one for all, remove what is left over or too old."
     )
 
     @property

@@ -3,16 +3,26 @@
 The parent of the pool never imports torch or a runtime: only the pool's child, spawned afresh, opens models.
 """
 
+import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import cache
 from types import FrameType
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import (
+    setup_logging,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 
+from service import tracing
 from service.broker import WORK_TASK, make_celery
+from service.logs import log_to_stderr
 from service.settings import Settings
 from service.store.identifiers import Prefix, new_id
 from workers.context import WorkerContext
@@ -30,12 +40,27 @@ def _context() -> WorkerContext:
     return WorkerContext.open(Settings(), WORKER_ID)
 
 
-@app.task(name=WORK_TASK)  # type: ignore[untyped-decorator]
-def work(queue: str) -> None:
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log(**_: Any) -> None:
+    """In the parent and in each child, instead of Celery's own."""
+    log_to_stderr(Settings().log_format, logging.INFO, worker=WORKER_ID)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _trace(**_: Any) -> None:
+    worker_process_shutdown.connect(_dropping(tracing.start("quantsieve-worker")), weak=False)
+
+
+def _dropping(send: Callable[[], None]) -> Callable[..., None]:
+    return lambda **_: send()
+
+
+@app.task(name=WORK_TASK, bind=True)  # type: ignore[untyped-decorator]
+def work(task: Any, queue: str) -> None:
     """Claim a unit of the queue and do it."""
     from workers.tasks import work as do_work  # only the pool's child may load the engine
 
-    do_work(_context(), queue)
+    do_work(_context(), queue, hint=task.request.get(tracing.HEADER))
 
 
 _threads: list[Reconciler | Presence] = []

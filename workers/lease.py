@@ -1,5 +1,6 @@
 """Holding a lease while working: heartbeats from a thread, and a checkpoint that says when to stop."""
 
+import contextvars
 import logging
 import threading
 from types import TracebackType
@@ -29,7 +30,9 @@ class HeldLease:
         self._progress = 0.0
         self._stop = threading.Event()
         self._ended: LeaseLost | SweepCancelled | None = None
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {lease.unit_id}", daemon=True)
+        # in a copy of this context, so that what it logs has the unit's ids too
+        beat = contextvars.copy_context().run
+        self._thread = threading.Thread(target=beat, args=(self._beat,), name=f"heartbeat {lease.unit_id}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -43,17 +43,20 @@ def _tensorrt_checks() -> list[dict[str, object]]:
 
 
 def _serve(queues: str | None) -> None:
+    from service.logs import log_to_stderr
+    from service.settings import Settings
     from service.store.identifiers import Prefix, new_id
     from workers.capabilities import probe_in_child, queues_of, to_document
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    worker_id = new_id(Prefix.WORKER)
+    log_to_stderr(Settings().log_format, logging.INFO, worker=worker_id)
     capabilities = probe_in_child()
     for library in (each for capability in capabilities for each in capability.libraries):
         if library.reason is not None:
             logging.warning("the plugin library %s is left out: %s", library.path, library.reason)
     # the presence thread of this process publishes them
     os.environ["QUANTSIEVE_CAPABILITIES"] = json.dumps([to_document(each) for each in capabilities])
-    os.environ["QUANTSIEVE_WORKER_ID"] = new_id(Prefix.WORKER)
+    os.environ["QUANTSIEVE_WORKER_ID"] = worker_id
     # SIGTERM ends the running unit too, and gives it back (celery_app.py); SIGINT lets it end first
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from workers.celery_app import app

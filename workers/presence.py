@@ -9,7 +9,7 @@ import threading
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.store import units, workers
+from service.store import installation, units, workers
 from service.store.workers import Heartbeat
 from workers.context import WorkerContext
 
@@ -24,16 +24,24 @@ class Presence(threading.Thread):
         self._context = context
         self._heartbeat = _heartbeat(context.worker_id, queues)
         self._stopped = threading.Event()
+        self._refused: str | None = None
 
     def run(self) -> None:
         """Beat until ``stop`` is called."""
         while not self._stopped.is_set():
             try:
+                self._look_at_versions()
                 with self._context.database.write() as session:
                     workers.beat(session, self._heartbeat)
             except SQLAlchemyError as error:
                 log.warning("no presence written: %s", error)
             self._stopped.wait(self._context.settings.heartbeat_seconds)
+
+    def _look_at_versions(self) -> None:
+        refused = installation.refusal(self._context.database)
+        if refused != self._refused:
+            log.log(logging.ERROR if refused else logging.INFO, refused or "the versions fit together again")
+        self._refused = refused
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -42,7 +50,7 @@ class Presence(threading.Thread):
 
 def _heartbeat(worker_id: str, queues: list[str]) -> Heartbeat:
     capabilities = {each["backend"]: each for each in json.loads(os.environ.get("QUANTSIEVE_CAPABILITIES", "[]"))}
-    versions = {"quantsieve": __version__}
+    versions = {"quantsieve": __version__} | installation.code_speaks().versions()
     for capability in capabilities.values():
         versions.update(capability["versions"])
     return Heartbeat(worker_id, socket.gethostname(), os.getpid(), sorted(queues), capabilities, versions)

@@ -9,7 +9,8 @@ import threading
 from sqlalchemy import ColumnElement, Select, select
 
 from service.domain.states import SelectionState, SweepState, UnitKind, UnitState
-from service.store import lost_units
+from service.store import installation, leftovers, lost_units, retention
+from service.store.blobs import StorageUnavailable
 from service.store.lost_units import LostUnit
 from service.store.subjects import lock_subject
 from service.store.tables import SelectionRow, SweepRow, UnitRow
@@ -36,6 +37,24 @@ def reconcile(context: WorkerContext) -> None:
         stale = lost_units.stale_hints(session, older_than=HINT_AGE_SECONDS)
     for _, queue in stale:
         context.hints.publish(queue)
+
+
+def collect(context: WorkerContext) -> None:
+    """Where it is this worker's turn: delete sweeps that are kept no longer, and files that nothing names."""
+    settings = context.settings
+    with context.database.write() as session:
+        if not installation.take_collection(session, every=settings.collect_seconds):
+            return
+    removed = []
+    if settings.retention_days is not None:
+        removed = retention.remove_outlived(context.database, settings.retention_days)
+    try:
+        files = leftovers.remove_leftovers(context.database, context.blobs)
+    except StorageUnavailable as error:
+        log.warning("leftovers stay for now: %s", error)
+        return
+    if removed or files:
+        log.info("deleted %d sweeps that are kept no longer, and %d files that nothing names", len(removed), files)
 
 
 def _take_back(context: WorkerContext, lost: LostUnit) -> None:
@@ -92,7 +111,9 @@ class Reconciler(threading.Thread):
         """Reconcile until ``stop`` is called; a database that is away is tried again."""
         while not self._stopped.wait(self._context.settings.reconcile_seconds):
             try:
-                reconcile(self._context)
+                if installation.refusal(self._context.database) is None:  # else the thread that beats says so
+                    reconcile(self._context)
+                    collect(self._context)
             except Exception:  # nobody else would notice that this thread is gone
                 log.exception("reconciling failed, will try again")
 

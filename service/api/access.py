@@ -10,7 +10,7 @@ from service.settings import Settings
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """What tells nothing of anybody."""
-ADMIN = ("/v1/keys", "/v1/projects", "/v1/workers", "/v1/audit")
+ADMIN = ("/v1/keys", "/v1/projects", "/v1/workers", "/v1/audit", "/metrics")
 """What is about the installation as a whole."""
 
 
@@ -45,9 +45,14 @@ def access_of(settings: Settings) -> Access:
     )
 
 
-def needed_scope(method: str, path: str) -> KeyScope | None:
+def public_paths(settings: Settings) -> frozenset[str]:
+    """What is read without a key."""
+    return PUBLIC | {"/metrics"} if settings.public_metrics else PUBLIC
+
+
+def needed_scope(method: str, path: str, *, public: frozenset[str] = PUBLIC) -> KeyScope | None:
     """The scope that a request needs, whatever stands at the path; None: it needs no key."""
-    if path in PUBLIC and method in SAFE_METHODS:
+    if path in public and method in SAFE_METHODS:
         return None
     if any(path == each or path.startswith(f"{each}/") for each in ADMIN):
         return KeyScope.ADMIN

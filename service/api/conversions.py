@@ -84,7 +84,7 @@ def create_conversion(settings: Asked, response: Response, services: InServices)
     Q/DQ one of any tool: its activation scales become a cache, and the rest a float32 model.
     """
     with services.database.write() as session:
-        model = admit_conversion(session, settings, workers.live(session))
+        model = admit_conversion(session, settings, workers.able(session))
         row, queue = conversions.create(session, settings, model, queue=BackendName.ONNXRUNTIME)
         view = ConversionView.of(row, [])
     if queue is not None:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.access import SAFE_METHODS, Caller, needed_scope
+from service import logs, tracing
+from service.api.access import SAFE_METHODS, Caller, needed_scope, public_paths
 from service.api.authentication import Authenticator
 from service.api.deps import Services
 from service.api.problems import Forbidden, TooManyRequests, database_problem, response_of
@@ -33,6 +34,7 @@ class Gate:
         self._app = app
         self._database = services.database
         self._authenticator = authenticator
+        self._public = public_paths(settings)
         rate = Rate(settings.rate_limit_per_second, settings.rate_limit_burst)
         self._buckets = buckets_of(services.database, rate)
 
@@ -41,10 +43,15 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state = scope.setdefault("state", {})
-        state["request_id"] = new_id(Prefix.REQUEST)
-        send = _with_request_id(send, state["request_id"])
-        needed = needed_scope(scope["method"], scope["path"])
+        request_id = scope.setdefault("state", {})["request_id"] = new_id(Prefix.REQUEST)
+        parent = Headers(scope=scope).get(tracing.HEADER)
+        seen = {"http__request__method": scope["method"], "quantsieve__request_id": request_id}
+        with logs.fields(request=request_id), tracing.span(scope["method"], parent=parent, server=True, **seen) as span:
+            await self._watched(scope, receive, _watching(send, span, scope))
+
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["state"]
+        needed = needed_scope(scope["method"], scope["path"], public=self._public)
         if needed is None:
             await self._app(scope, receive, send)
             return
@@ -57,6 +64,7 @@ class Gate:
             await database_problem(error)(scope, receive, send)
             return
         state["caller"] = caller
+        logs.note(key=caller.key_id, project=caller.project_id)
         if scope["method"] in SAFE_METHODS:
             await self._pass(scope, receive, send, needed)
         else:
@@ -114,10 +122,18 @@ class Gate:
             log.error("not in the audit log: %s: %s", deed, error)
 
 
-def _with_request_id(send: Send, request_id: str) -> Send:
+def _watching(send: Send, span: tracing.Span, scope: Scope) -> Send:
+    """The caller is told the request's id, and the span what the caller is told."""
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            MutableHeaders(scope=message)["X-Request-Id"] = scope["state"]["request_id"]
+            # the template of the path: the path itself would be another name each time
+            route = getattr(scope.get("route"), "path", None)
+            span.name(f"{scope['method']} {route}" if route is not None else scope["method"])
+            span.note(http__route=route, http__response__status_code=message["status"])
+            if message["status"] >= 500:
+                span.failed(f"status {message['status']}")
         await send(message)
 
     return sending

@@ -120,7 +120,7 @@ def verify_selection(
 ) -> SelectionView:
     """Have lists measured for a selection that is predicted only; any other stays as it is."""
     with services.database.write() as session:
-        check_workers(BackendName(sweeps.get(session, sweep_id).backend), workers.live(session))
+        check_workers(BackendName(sweeps.get(session, sweep_id).backend), workers.able(session))
         row, queue = selections.verify(session, sweep_id, selection_id)
         view = SelectionView.of(row, progress.of_selection(session, row))
     if queue is not None:
@@ -166,7 +166,7 @@ def delete_selection(
     """Delete a selection, however far its measuring is; the sweep and its decision stay as they are."""
     with services.database.write() as session:
         selections.remove(session, sweep_id, selection_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)
 
 
 def _create(services: ProjectServices, sweep_id: str, question: SelectionQuestion) -> SelectionView:
@@ -179,7 +179,7 @@ def _create(services: ProjectServices, sweep_id: str, question: SelectionQuestio
         evidence = Evidence.model_validate(_evidence(sweep))
         dataset = session.get_one(DatasetRow, sweep.dataset_id)
         if question.verify:
-            check_workers(BackendName(sweep.backend), workers.live(session))
+            check_workers(BackendName(sweep.backend), workers.able(session))
     in_force = _in_force(SweepSettings.model_validate(sweep.settings), question, dataset, held_out=evidence.held_out)
     kept = KeptResults(services.whole.database, services.blobs)
     found = what_if(evidence, in_force.selection, in_force.budget, kept)

@@ -31,7 +31,7 @@ def create_sweep(
         row = sweeps.by_idempotency_key(session, idempotency_key, settings) if idempotency_key else None
         queue = None
         if row is None:
-            admitted = admit(session, settings, workers.live(session))
+            admitted = admit(session, settings, workers.able(session))
             new = NewSweep(settings, admitted.subjects, admitted.backend, admitted.warnings, idempotency_key)
             row, queue = sweeps.create(session, new)
         view = SweepView.of(row, progress.of_sweep(session, row))

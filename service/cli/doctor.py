@@ -15,14 +15,16 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
-from service.cli.problems import read_settings, stdout
-from service.domain.errors import QuantsieveError, first_line
+from service.cli.problems import read_settings, stderr, stdout
+from service.domain.errors import InvalidInput, QuantsieveError, first_line
+from service.domain.protocol import Spoken, skew
 from service.domain.settings import BackendName
 from service.domain.storage import S3Location
 from service.embedded.broker import broker_options
 from service.embedded.lock import running_server
 from service.embedded.server import worker_environment
 from service.settings import Settings
+from service.store import installation, leftovers, workers
 from service.store.blobs import DamagedBlob
 from service.store.database import Database
 from service.store.open_blobs import open_blobs
@@ -37,16 +39,22 @@ def doctor(
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="Build tiny TensorRT engines and compare them with ONNX Runtime.")
     ] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="Look whether every file that the database names is there.")
+    ] = False,
 ) -> None:
     """Say what this machine can run, and why not the rest."""
     settings = read_settings()
     if tensorrt:
         _tensorrt(settings)
         return
+    if files:
+        _named_files(settings)
+        return
     table = Table(title=f"quantsieve {__version__} · Python {platform.python_version()} · {platform.platform()}")
     for heading in ("part", "", "what was found"):
         table.add_column(heading, overflow="fold")
-    kept = (_database(settings), _files(settings))
+    kept = (*_database(settings), _files(settings))
     for part, good, found in [*_backends(settings), *_brokers(settings), *kept, *_disk(settings)]:
         table.add_row(part, Text("yes", "green") if good else Text("no", "yellow"), Text(found))
     stdout().print(table)
@@ -124,18 +132,55 @@ def _brokers(settings: Settings) -> list[Finding]:
     ]
 
 
-def _database(settings: Settings) -> Finding:
+def _database(settings: Settings) -> list[Finding]:
     path = settings.data_dir / "quantsieve.db"
     if settings.database_url is None and not path.exists():
-        return ("database", True, f"SQLite in {path}, made at the first start")
+        return [("database", True, f"SQLite in {path}, made at the first start")]
     try:
         database = Database(settings.resolved_database_url)
         database.ping()
-        shown = database.url.render_as_string(hide_password=True)
-        database.close()
     except (SQLAlchemyError, OSError, ImportError) as error:
-        return ("database", False, first_line(error, most=1000))
-    return ("database", True, shown)
+        return [("database", False, first_line(error, most=1000))]
+    try:
+        return [("database", True, database.url.render_as_string(hide_password=True)), *_versions(database)]
+    finally:
+        database.close()
+
+
+def _versions(database: Database) -> list[Finding]:
+    """Whether this release fits the database, and each live worker too."""
+    code = installation.code_speaks()
+    fits = f"schema {code.schema}, protocol {code.protocol}"
+    try:
+        refused = installation.refusal(database)
+        if refused is not None:
+            return [("versions", False, refused)]
+        with database.read() as session:
+            spoken, live = installation.installed(session), workers.live(session)
+    except SQLAlchemyError:
+        return [("versions", True, f"{fits}; the database has no schema yet")]
+    found = [("versions", True, fits)]
+    for row in live:
+        refused = skew(Spoken.of_versions(row.versions), spoken)
+        found.append((f"worker {row.id}", refused is None, refused or f"on {row.host}, process id {row.pid}"))
+    return found
+
+
+def _named_files(settings: Settings) -> None:
+    """Each file that is named and not there; status 1 where there is one, as in a backup that is not whole."""
+    database = Database(settings.resolved_database_url)
+    try:
+        missing = leftovers.missing(database, open_blobs(settings))
+    except SQLAlchemyError as error:
+        raise InvalidInput(f"database_url: {first_line(error)}", field="database_url") from None
+    finally:
+        database.close()
+    for each in missing:
+        typer.echo(each)
+    if missing:
+        stderr().print(f"{len(missing)} files that the database names are not in {settings.storage}", markup=False)
+        raise typer.Exit(1)
+    typer.echo(f"every file that the database names is in {settings.storage}")
 
 
 def _files(settings: Settings) -> Finding:

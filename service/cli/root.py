@@ -10,6 +10,7 @@ from service import __version__
 from service.cli import keys, sweep
 from service.cli.convert import convert
 from service.cli.doctor import doctor
+from service.cli.gc import gc
 from service.cli.lint_qdq import lint_qdq
 from service.cli.problems import Commands, read_settings
 from service.cli.run import run
@@ -32,6 +33,7 @@ app.add_typer(keys.app, name="keys")
 app.command()(convert)
 app.command()(lint_qdq)
 app.command()(doctor)
+app.command()(gc)
 
 
 @app.command()

@@ -14,6 +14,7 @@ import typer
 from service.api.access import Access, access_of
 from service.cli.problems import read_settings, stderr
 from service.embedded.server import EmbeddedServer
+from service.logs import log_to_stderr
 from service.settings import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")]
@@ -23,8 +24,9 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder of the database and a
 
 def serve(*, host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:
     """Run everything on this machine: API, broker and one worker, until Ctrl-C or SIGTERM."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    _serve(EmbeddedServer(_settings(host=host, port=port, data_dir=data_dir)))
+    settings = _settings(host=host, port=port, data_dir=data_dir)
+    log_to_stderr(settings.log_format, logging.WARNING)
+    _serve(EmbeddedServer(settings))
 
 
 def api(*, host: Host = None, port: Port = None, data_dir: DataDir = None) -> None:

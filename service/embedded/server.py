@@ -17,12 +17,14 @@ from typing import Any, Self
 import uvicorn
 from pydantic import SecretStr
 
+from service import tracing
 from service.api.access import Access, access_of
 from service.app import create_app
 from service.domain.errors import InvalidInput, Unavailable
 from service.embedded.broker import EmbeddedBroker, embedded_broker
 from service.embedded.lock import DataDirLock
 from service.embedded.process import MAX_LOG_BYTES, ChildProcess, Command
+from service.logs import Line, LogFormat
 from service.settings import Settings
 from service.store.database import Database
 
@@ -93,6 +95,7 @@ class EmbeddedServer:
             changes["broker_url"] = self.broker.url
         self.settings = self.settings.model_copy(update=changes)
         _migrate(self.settings)
+        stack.callback(tracing.start("quantsieve-api"))
         if self.with_worker:
             self.worker = _worker(self.settings, run_dir=run_dir, log_dir=log_dir)
             stack.callback(self.worker.stop)
@@ -166,7 +169,7 @@ class _Api:
     def __init__(self, settings: Settings, listener: socket.socket, logfile: Path | None) -> None:
         config = uvicorn.Config(
             create_app(settings),
-            log_config=_logging_to(logfile),
+            log_config=_logging_to(logfile, settings.log_format),
             timeout_graceful_shutdown=int(STOP_SECONDS),
             server_header=False,
         )
@@ -197,7 +200,7 @@ def _eventually(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-def _logging_to(logfile: Path | None) -> dict[str, Any]:
+def _logging_to(logfile: Path | None, format: LogFormat) -> dict[str, Any]:
     handler: dict[str, Any] = {"formatter": "line", "class": "logging.StreamHandler"}
     if logfile is not None:
         rotation = {"filename": str(logfile), "maxBytes": MAX_LOG_BYTES, "backupCount": 1}
@@ -206,7 +209,7 @@ def _logging_to(logfile: Path | None) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+        "formatters": {"line": {"()": Line, "format": format}},
         "handlers": {"main": handler},
         "loggers": {"uvicorn": logger, "service": logger},
     }

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from alembic import command
+from service.domain.errors import InvalidInput, first_line
 from service.domain.tenant import Tenant
 from service.store.tenancy import open_session
 
@@ -76,9 +78,14 @@ class Database:
         return ProjectDatabase(self, tenant)
 
     def migrate(self, revision: str = "head") -> None:
-        """Bring the schema to ``revision``."""
+        """Bring the schema to ``revision``; raises InvalidInput where a newer release brought it further."""
         with self._writer.connect() as connection:
-            command.upgrade(self.alembic_config(connection), revision)
+            try:
+                command.upgrade(self.alembic_config(connection), revision)
+            except CommandError as error:
+                reason = f"version skew detected and refused: {first_line(error)}"
+                message = f"database_url: {reason}; the database was brought further by a newer release: run that one"
+                raise InvalidInput(message, field="database_url", code="version-skew") from error
             connection.commit()
 
     def alembic_config(self, connection: Connection) -> Config:

@@ -1,5 +1,6 @@
 """Files in a folder of this machine (or one that all machines mount)."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,8 @@ class FolderBlobStore(BlobStore):
         _fsync(path)
         target = self.path(blob.sha256)
         target.parent.mkdir(exist_ok=True)
-        os.replace(path, target)
+        with self._entry(fcntl.LOCK_SH):
+            os.replace(path, target)
         _fsync(target.parent)
 
     def open(self, sha256: str, span: Span | None = None) -> Readable:
@@ -56,12 +58,23 @@ class FolderBlobStore(BlobStore):
         """Remove the file."""
         path = self.path(sha256)
         try:
-            if written_before is not None and path.stat().st_mtime >= written_before:
-                return False
-            path.unlink()
+            with self._entry(fcntl.LOCK_EX):
+                if written_before is not None and path.stat().st_mtime >= written_before:
+                    return False
+                path.unlink()
         except FileNotFoundError:
             return False
         return True
+
+    @contextmanager
+    def _entry(self, kind: int) -> Iterator[None]:
+        """Nobody stores a file between the look at its age and its deletion, on any machine that mounts the folder."""
+        descriptor = os.open(self.incoming, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
 
     def discard_unfinished(self, deadline: float) -> int:
         """Remove what dead writers left."""

@@ -21,13 +21,33 @@ def remove_leftovers(database: Database, blobs: BlobStore, *, older_than: float 
     """
     deadline = time.time() - older_than
     unfinished = blobs.discard_unfinished(deadline)
-    old = blobs.written_before(deadline)
-    if not old:
-        return unfinished
+    # asked again at the deletion: the same bytes may have been stored once more since
+    return unfinished + sum(blobs.delete(each, written_before=deadline) for each in _unnamed(database, blobs, deadline))
+
+
+def leftovers(database: Database, blobs: BlobStore, *, older_than: float = GRACE_SECONDS) -> list[str]:
+    """The files that would be deleted now, by their SHA-256; raises StorageUnavailable."""
+    return _unnamed(database, blobs, time.time() - older_than)
+
+
+def missing(database: Database, blobs: BlobStore) -> list[str]:
+    """The files that rows name and that are not there, by their SHA-256; raises StorageUnavailable.
+
+    The rows are read first: what is deleted meanwhile may be missing, what comes in may not.
+    """
     with database.read() as session:
         named = _named(session)
-    # asked again at the deletion: the same bytes may have been stored once more since
-    return unfinished + sum(blobs.delete(each, written_before=deadline) for each in old if each not in named)
+    return sorted(named.difference(blobs.written_before(float("inf"))))
+
+
+def _unnamed(database: Database, blobs: BlobStore, deadline: float) -> list[str]:
+    # the files first: one that is stored and named after the rows were read would seem to be nobody's
+    old = blobs.written_before(deadline)
+    if not old:
+        return []
+    with database.read() as session:
+        named = _named(session)
+    return [each for each in old if each not in named]
 
 
 def _named(session: Session) -> set[str]:

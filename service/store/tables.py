@@ -261,6 +261,7 @@ class UnitRow(Table):
     ``token`` grows with each lease and fences every write of a worker whose lease is gone.
     ``cost`` is the planned share of the sweep's work, ``progress`` how much of it is done (0 to 1).
     ``content_key`` names what was measured, whatever sweep it was for.
+    ``trace``: the W3C traceparent of what queued it; None where nothing is traced.
     """
 
     __tablename__ = "work_units"
@@ -288,6 +289,7 @@ class UnitRow(Table):
     result_sha256: Mapped[str | None]
     result: Mapped[dict[str, Any]]
     content_key: Mapped[str | None] = mapped_column(index=True)
+    trace: Mapped[str | None]
     error: Mapped[str | None]
     created_at: Mapped[float]
     started_at: Mapped[float | None]
@@ -307,3 +309,14 @@ class WorkerRow(Table):
     versions: Mapped[dict[str, Any]]
     started_at: Mapped[float]
     seen_at: Mapped[float]
+
+
+class InstallationRow(Table):
+    """The installation, one row: what the API that started last speaks (None: none has), and the last collection."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[str | None]
+    protocol: Mapped[int | None]
+    collected_at: Mapped[float]

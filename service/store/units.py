@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session, aliased
 
+from service import tracing
 from service.domain.errors import LeaseLost
 from service.domain.states import UnitKind, UnitState
 from service.store.clock import now
@@ -22,7 +23,7 @@ OPEN_STATES = (UnitState.WAITING, UnitState.QUEUED, UnitState.LEASED)
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a unit until ``token`` is outdated."""
+    """The right to work on a unit until ``token`` is outdated. ``trace``: the traceparent of what queued it."""
 
     unit_id: str
     token: int
@@ -32,6 +33,7 @@ class Lease:
     round: int
     ordinal: int
     payload: dict[str, Any]
+    trace: str | None = None
 
     @property
     def selection_id(self) -> str | None:
@@ -56,6 +58,7 @@ class NewUnit:
 
 def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
     """Store units as queued (or waiting); their ids. Publish a hint for each after the commit."""
+    trace = tracing.current()
     rows = [
         UnitRow(
             id=new_id(Prefix.UNIT),
@@ -73,6 +76,7 @@ def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
             token=0,
             published_at=now(),
             result={},
+            trace=trace,
             created_at=now(),
         )
         for unit in units
@@ -119,7 +123,15 @@ def claim(session: Session, queue: str, *, owner: str, lease_seconds: float) -> 
         return None
     row = session.get_one(UnitRow, unit_id, populate_existing=True)
     return Lease(
-        row.id, row.token, UnitKind(row.kind), row.subject_id, row.sweep_id, row.round, row.ordinal, dict(row.payload)
+        row.id,
+        row.token,
+        UnitKind(row.kind),
+        row.subject_id,
+        row.sweep_id,
+        row.round,
+        row.ordinal,
+        dict(row.payload),
+        row.trace,
     )
 
 

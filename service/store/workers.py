@@ -6,7 +6,9 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from service.domain.protocol import Spoken, skew
 from service.store.clock import now
+from service.store.installation import installed
 from service.store.tables import WorkerRow
 
 LIVE_SECONDS = 30.0
@@ -37,6 +39,12 @@ def beat(session: Session, heartbeat: Heartbeat) -> None:
     row.capabilities, row.versions = dict(heartbeat.capabilities), dict(heartbeat.versions)
     row.seen_at = now()
     session.flush()
+
+
+def able(session: Session) -> list[WorkerRow]:
+    """The live workers that take work: their release fits the database and the API."""
+    spoken = installed(session)
+    return [row for row in live(session) if skew(Spoken.of_versions(row.versions), spoken) is None]
 
 
 def leave(session: Session, worker_id: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from service import logs
 from service.domain.errors import InvalidInput, RejectedFile
 from service.domain.settings import BackendName
 from service.store import units
@@ -29,6 +30,7 @@ def run(context: WorkerContext, held: HeldLease) -> None:
         resource = checked_resource(session, lease.kind, lease.subject_id)
     if resource is None:
         return
+    logs.note(project=resource.project_id)
     info: dict[str, Any] = {}
     problem: str | None = None
     try:

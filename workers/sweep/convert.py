@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from service import logs
 from service.domain.caches import CacheAlgorithm
 from service.domain.conversion import DEFAULT_VERSION, ConversionSettings, ConversionSummary
 from service.domain.errors import InvalidInput
@@ -44,6 +45,7 @@ def run(context: WorkerContext, held: HeldLease) -> None:
         row = session.get(ConversionRow, lease.subject_id)
         if row is None:
             return
+        logs.note(project=row.project_id)
         settings = ConversionSettings.model_validate(row.settings)
         model = session.get_one(ModelRow, row.model_id)
         cache = session.get_one(CalibrationRow, row.cache_id) if row.cache_id is not None else None

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from service import logs
 from service.broker import DATA_QUEUE
 from service.domain.errors import InvalidInput, LeaseLost, SweepCancelled, SweepFailure
 from service.domain.no_space import NoSpace, no_space_told
@@ -18,6 +19,7 @@ from service.store.database import out_of_space
 from service.store.subjects import Subject, lock_subject
 from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
+from service.tracing import UNTRACED, Span
 from workers.context import WorkerContext
 from workers.lease import HeldLease
 from workers.sweep import calibrate, check, convert, measure, prepare, probe, report, scout, select, table
@@ -52,7 +54,7 @@ PHASES: dict[UnitKind, Callable[[Job], Outcome]] = {
 }
 
 
-def run_unit(context: WorkerContext, lease: Lease) -> None:
+def run_unit(context: WorkerContext, lease: Lease, span: Span = UNTRACED) -> None:
     """Do a leased unit. A lost lease drops the work; any other error ends the attempt, not the worker."""
     try:
         with no_space_told(), HeldLease(context, lease) as held:
@@ -64,12 +66,15 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
                 check.run(context, held)
     except LeaseLost:
         log.info("unit %s belongs to another worker now", lease.unit_id)
+        span.failed("the lease was lost")
     except SweepCancelled:
         _cancel(context, lease)
     except (SweepFailure, InvalidInput) as error:
+        span.failed(error)
         _fail(context, lease, code=error.code, problem=error.message)
     except (StorageUnavailable, NoSpace) as error:
         log.warning("unit %s waits: %s", lease.unit_id, error)
+        span.failed(error)
         _wait(context, lease, error.message)
     except DBAPIError as error:
         log.exception("unit %s failed", lease.unit_id)
@@ -79,11 +84,13 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
             _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
     except Exception as error:  # the process boundary: record it, try again up to the cap
         log.exception("unit %s failed", lease.unit_id)
+        span.failed(error)
         _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
 
 
 def _run_phase(context: WorkerContext, held: HeldLease) -> None:
     job = Job.load(context, held)
+    logs.note(project=job.sweep.project_id)
     if job.cancel_requested:
         raise SweepCancelled("it was cancelled")
     outcome = PHASES[held.lease.kind](job)

@@ -50,7 +50,10 @@ def test_workers_that_live_are_listed(service):
     assert worker["capabilities"]["torch"]["available"]
     assert worker["versions"] == {"quantsieve": "0"}
     service.set_row(WorkerRow, worker["id"], seen_at=0.0)
-    assert service.http.get("/v1/workers").json() == {"items": []}
+    assert worker["refused"] is None
+    listed = service.http.get("/v1/workers").json()
+    assert listed["items"] == []
+    assert listed["api"]["schema_revision"] == listed["api"]["code_revision"]
 
 
 def test_unknown_paths_and_methods_are_problems(service):

@@ -4,6 +4,7 @@ The routes are those of the application itself. What a new route needs beyond wh
 path, a query, a body) has to be told here; until then the test fails, so that no route is forgotten.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -228,3 +229,15 @@ def test_a_file_that_two_projects_have_stays_until_neither_has_it(tenants: Tenan
     remove_leftovers(service.database, service.blobs, older_than=-1)
     with tenants.service.blobs.local(theirs.json()["sha256"]) as path:
         assert path.read_bytes() == npz_bytes(2)
+
+
+def test_whatever_a_project_deletes_the_old_files_of_another_stay(tenants: Tenants) -> None:
+    """The files that nothing names are looked for at each deletion, and other projects' rows name files too."""
+    theirs = tenants.second.post("/v1/models?name=x", content=onnx_bytes(7)).json()["sha256"]
+    blobs = tenants.service.blobs
+    os.utime(blobs.path(theirs), (0, 0))
+    asked = [each for each in routes_of(tenants.service.http.app) if each.method == "DELETE" and "key" not in each.path]
+    deleted = [str(each) for each in asked if tenants.ask(tenants.first, each, tenants.ids).status_code == 204]
+    assert "DELETE /v1/sweeps/{sweep_id}/selections/{selection_id}" in deleted
+    assert len(deleted) >= 3
+    assert blobs.read(theirs) == onnx_bytes(7)

@@ -1,13 +1,18 @@
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import JSON, MetaData, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
 from service.domain.states import UnitKind
 from service.store import audit, projects
-from service.store.database import Database
+from service.store.database import Database, migrations_folder
 from service.store.tables import ProjectRow, SelectionRow, SweepRow, Table, UnitRow
 from service.store.units import NewUnit, add_units
 from tests.service.store.conftest import Rows
@@ -85,8 +90,76 @@ def test_selections_keep_their_answers_when_they_learn_to_be_measured_and_when_t
     move_to(database, "0004")
     assert states() == {"verified": "verified", "predicted": "predicted"}
     with database.read() as session:
-        assert session.query(UnitRow).filter_by(subject_id="predicted").count() == 0
+        assert session.scalar(text("SELECT count(*) FROM work_units WHERE subject_id = 'predicted'")) == 0
     move_to(database, "head")
+
+
+def revisions() -> list[str]:
+    """From the newest to the first."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    return [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+
+
+def reflected(database: Database) -> MetaData:
+    metadata = MetaData()
+    metadata.reflect(database.engine)
+    return metadata
+
+
+def fill(database: Database) -> None:
+    """A row in every table that has none, with something in every column, whatever the tables are."""
+    metadata = reflected(database)
+    values: dict[type, object] = {int: 1, float: 7.5, bool: True}
+    said = {"selections.state": "predicted"}  # a word that older schemas know too
+    with database.write() as session:
+        for table in metadata.sorted_tables:
+            if session.execute(select(func.count()).select_from(table)).scalar_one():
+                continue
+            row: dict[str, object] = {}
+            for column in table.columns:
+                (foreign,) = list(column.foreign_keys) or [None]
+                if foreign is not None:
+                    row[column.name] = session.scalar(select(foreign.column).limit(1))
+                elif isinstance(column.type, JSON):
+                    row[column.name] = {"kept": ["ü", 1.5, None]}
+                elif column.type.python_type is str:
+                    row[column.name] = said.get(str(column), str(column))
+                else:
+                    row[column.name] = values[column.type.python_type]
+            session.execute(table.insert().values(**row))
+
+
+def content(database: Database) -> dict[str, list[dict[str, object]]]:
+    with database.read() as session:
+        tables = reflected(database).sorted_tables
+        found = {each.name: [dict(row) for row in session.execute(select(each)).mappings()] for each in tables}
+    return {name: rows for name, rows in found.items() if name != "alembic_version"}
+
+
+def step(database: Database, change: Callable[[Config, str], None], revision: str) -> None:
+    with database._writer.connect() as connection:
+        change(database.alembic_config(connection), revision)
+        connection.commit()
+
+
+def test_every_revision_goes_back_and_forward_with_a_row_in_every_table(database: Database):
+    """What both schemas can hold is the same on both sides of each step, and after it was taken back and done again."""
+    fill(database)
+    steps = revisions()
+    for newer, older in pairwise(steps):
+        before = content(database)
+        step(database, command.downgrade, older)
+        back = content(database)
+        step(database, command.upgrade, newer)
+        again = content(database)
+        lost = {name for name in back if len(back[name]) != len(before[name])}
+        assert not lost, f"going back from {newer} lost rows of {lost}"
+        for name, rows in back.items():
+            for column in rows[0].keys() & before[name][0].keys():
+                kept = [(each[name][0][column]) for each in (before, back, again)]
+                assert kept == [kept[0]] * 3, f"{newer}: {name}.{column}"
+        step(database, command.downgrade, older)
 
 
 def test_migrating_twice_changes_nothing(database: Database):
