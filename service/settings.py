@@ -67,6 +67,22 @@ class Settings(BaseSettings):
     onnxruntime_provider: Literal["cuda", "tensorrt"] = Field(
         default="cuda", description="Execution provider of ONNX Runtime where this worker's device is a GPU."
     )
+    sandbox: Literal["auto", "required"] = Field(
+        default="auto",
+        description="Processes that open uploaded files: confined as far as the host permits, or not without.",
+    )
+    sandbox_memory_bytes: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="Memory of one such process; default: 80 % of the machine's or the container's."
+    )
+    sandbox_file_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=64 * 2**30, description="Largest file that such a process may write to its temporary folder."
+    )
+    sandbox_open_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=900.0, description="Time until a file is open; one that takes longer is rejected."
+    )
+    sandbox_silent_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=3600.0, description="Time between two answers of such a process; then it is ended."
+    )
 
     @property
     def resolved_database_url(self) -> str:

@@ -9,13 +9,14 @@ from service.domain.errors import InvalidInput, RejectedFile
 from service.domain.settings import BackendName
 from service.store import units
 from service.store.tables import DatasetRow, ModelRow
-from workers.backends.protocol import OpenSettings
-from workers.backends.registry import backend
+from workers.backends.protocol import OpenSettings, OutOfMemory
 from workers.context import WorkerContext
 from workers.exports.model_file import open_upload
 from workers.exports.pairs import QdqGraph
 from workers.lease import HeldLease
 from workers.models.onnx_graph import QUANTIZED_CODE
+from workers.sandbox.errors import SandboxDied
+from workers.sandbox.model import open_sandboxed_model
 from workers.sweep.job import open_dataset
 from workers.verdicts import accept, checked_resource, reject
 
@@ -35,6 +36,8 @@ def run(context: WorkerContext, held: HeldLease) -> None:
         info = _model_info(context, resource) if isinstance(resource, ModelRow) else _dataset_info(context, resource)
     except InvalidInput as error:
         problem = error.message
+    except (SandboxDied, OutOfMemory) as error:
+        problem = f"the file cannot be opened within the limits of this installation: {error}"
     queues: list[str] = []
     with context.database.write() as session:
         units.finish(session, lease, result={})
@@ -49,12 +52,12 @@ def run(context: WorkerContext, held: HeldLease) -> None:
 
 def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
     with context.blobs.local(row.sha256) as path:
-        return _info_of(path, row.format, OpenSettings(libraries=context.libraries))
+        return _info_of(context, path, row.format, OpenSettings(libraries=context.libraries))
 
 
-def _info_of(path: Path, format: str, settings: OpenSettings) -> dict[str, Any]:
+def _info_of(context: WorkerContext, path: Path, format: str, settings: OpenSettings) -> dict[str, Any]:
     try:
-        opened = backend(FORMAT_BACKEND[format]).open(path, settings)
+        opened = open_sandboxed_model(context.sandbox, FORMAT_BACKEND[format], path, settings)
     except RejectedFile as error:
         if error.code != QUANTIZED_CODE:
             raise
@@ -82,7 +85,7 @@ def _quantized_info(path: Path, error: RejectedFile) -> dict[str, Any]:
 
 
 def _dataset_info(context: WorkerContext, row: DatasetRow) -> dict[str, Any]:
-    opened = open_dataset(context.blobs, row)
+    opened = open_dataset(context, row)
     opened.batch(np.arange(1))  # a sample that cannot be decoded is found now, not in the middle of a sweep
     return {
         "samples": opened.samples,
