@@ -10,7 +10,7 @@ from functools import cache
 from types import FrameType
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import worker_process_init, worker_ready, worker_shutdown
 
 from service.broker import WORK_TASK, make_celery
 from service.settings import Settings
@@ -36,6 +36,12 @@ def work(queue: str) -> None:
     from workers.tasks import work as do_work  # only the pool's child may load the engine
 
     do_work(_context(), queue)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _warm_up(**_: Any) -> None:
+    """In the pool's child: what makes sandboxes loads its code while the child still waits for work."""
+    _ = _context().sandbox
 
 
 _threads: list[Reconciler | Presence] = []

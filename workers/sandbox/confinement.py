@@ -84,6 +84,8 @@ def _settle_in(scratch: str) -> None:
     os.umask(0o077)
     tempfile.tempdir = scratch
     os.environ.update(HOME=scratch, TMPDIR=scratch, USER="nobody", LOGNAME="nobody")
+    # torch has settled on a folder when it was loaded
+    os.environ.update(TORCHINDUCTOR_CACHE_DIR=f"{scratch}/inductor", TRITON_CACHE_DIR=f"{scratch}/triton")
 
 
 def _become_nobody(scratch: str, files: Sequence[str]) -> str:
@@ -137,7 +139,7 @@ def _limit(policy: Policy) -> str:
     }
     for name, asked in limits.items():
         hard = resource.getrlimit(name)[1]
-        value = asked if hard == resource.RLIM_INFINITY else (hard if asked == resource.RLIM_INFINITY else min(asked, hard))
+        value = asked if hard == resource.RLIM_INFINITY else min(asked, hard) if asked >= 0 else hard
         resource.setrlimit(name, (value, value))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows too large is an error of its writer
     return (

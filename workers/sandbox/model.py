@@ -1,11 +1,8 @@
 """A model that is opened and run in a sandbox: the worker sends samples, and gets outputs, counts and errors back."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from service.domain.layers import Variant
@@ -29,7 +26,6 @@ from workers.sandbox.sandbox import Confined, Parts, Sandbox
 from workers.sandbox.serving import Fetch, Reply
 from workers.sandbox.wire import Message
 
-KIND = "model"
 INDICES, TARGETS, INPUT = "indices", "targets", "input/"
 FACTS = TypeAdapter(ModelFacts)
 SETTINGS = TypeAdapter(OpenSettings)
@@ -138,9 +134,7 @@ class SandboxedModel:
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
         """Outputs of every variant on every batch, in any order."""
-        arrays = {
-            f"{index}/{name}": array for index, each in enumerate(batches) for name, array in each.items()
-        }
+        arrays = {f"{index}/{name}": array for index, each in enumerate(batches) for name, array in each.items()}
         document = {"variants": VARIANTS.dump_python(list(variants), mode="json"), "batches": len(batches)}
         for answer in self._confined.stream("evaluate", document, arrays):
             yield self._confined.checked(lambda answer=answer: self._evaluated(answer, variants, len(batches)))
@@ -154,8 +148,10 @@ class SandboxedModel:
 
     def _evaluated(self, answer: Message, variants: Sequence[Variant], batches: int) -> Evaluated:
         position, batch, failure = answer.document
-        if not (type(position) is int and 0 <= position < len(variants) and type(batch) is int and 0 <= batch < batches):
-            raise ValueError("no such variant or batch")
+        if type(position) is not int or position not in range(len(variants)):
+            raise ValueError("no such variant")
+        if type(batch) is not int or batch not in range(batches):
+            raise ValueError("no such batch")
         if failure is not None:
             return Evaluated(variants[position], batch, None, str(failure))
         if answer.arrays.keys() != self._outputs:
@@ -166,7 +162,7 @@ class SandboxedModel:
 def open_sandboxed_model(sandbox: Sandbox, name: BackendName, path: Path, settings: OpenSettings) -> SandboxedModel:
     """Open the model file in that backend; raises RejectedFile where it cannot be used."""
     document = {"backend": name.value, "settings": SETTINGS.dump_python(settings, mode="json")}
-    return SandboxedModel(sandbox.open(KIND, [path], document))
+    return SandboxedModel(sandbox.open(name.value, [path], document))
 
 
 def _named(tensors: Tensors) -> dict[str, Array]:

@@ -12,11 +12,7 @@ from pathlib import Path
 from workers.sandbox import syscalls
 
 ALL = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWUTS
+    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 )
 LIBRARIES = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/opt/nvidia")
 SINGLE_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/sys/devices/system/cpu")

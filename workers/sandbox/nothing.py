@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workers.sandbox.measures import Measure
-from workers.sandbox.sandbox import PROBE, sandbox
 from workers.sandbox.policy import Policy
+from workers.sandbox.sandbox import PROBE, sandbox
 from workers.sandbox.serving import Fetch, Reply
 from workers.sandbox.wire import Message
 

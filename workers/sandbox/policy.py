@@ -1,4 +1,4 @@
-"""How sandboxes are kept: what must hold, how much memory and time they may take, and what they may see beside a file."""
+"""How sandboxes are kept: what must hold, how much memory and time they may take, what they may see."""
 
 import os
 from dataclasses import dataclass

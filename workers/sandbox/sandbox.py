@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import finalize
 
 from pydantic import ValidationError
@@ -34,6 +34,7 @@ KEPT_VARIABLES = (
 )
 """Of the environment; whatever else is there may be a credential."""
 
+Result = TypeVar("Result")
 Parts = Iterator[tuple[Any, Mapping[str, Array]]]
 
 
@@ -56,9 +57,36 @@ class Sandbox:
         self._abandoned: deque[int] = deque()
         finalize(self, _end_template, self._control, self._process, os.getpid())
 
-    def open(self, kind: str, files: Sequence[Path], document: Any = None) -> "Confined":
-        """The files, opened. Raises what opening raised: RejectedFile, OutOfMemory, …, SandboxDied; Unavailable where
-        the host does not permit what is required.
+    def run(
+        self,
+        kind: str,
+        files: Sequence[Path],
+        document: Any = None,
+        arrays: Mapping[str, Array] = NO_ARRAYS,
+        *,
+        read: Callable[[Message], Result],
+    ) -> Result:
+        """What ``read`` makes of the only answer of that kind of sandbox; raises as ``open`` does."""
+        opened = self.open(kind, files, document, arrays, seconds=self.policy.silent_seconds)
+        try:
+            found: Result = opened.checked(lambda: read(opened.first))
+            return found
+        finally:
+            opened.end()
+
+    def open(
+        self,
+        kind: str,
+        files: Sequence[Path],
+        document: Any = None,
+        arrays: Mapping[str, Array] = NO_ARRAYS,
+        *,
+        seconds: float | None = None,
+    ) -> "Confined":
+        """The files, opened within so many seconds.
+
+        Raises what opening raised (RejectedFile, OutOfMemory, …), SandboxDied, and Unavailable where the host does not
+        permit what is required.
         """
         ours, theirs = socket.socketpair()
         with ExitStack() as stack:
@@ -73,7 +101,9 @@ class Sandbox:
         if "holder" not in answer:
             ours.close()
             raise SandboxDied(str(answer.get("failed")))
-        return Confined(self, Channel(ours), int(answer["holder"]), document)
+        opened = Confined(self, Channel(ours), int(answer["holder"]))
+        opened.begin(document, arrays, seconds or self.policy.open_seconds)
+        return opened
 
     def end(self, holder: int) -> str:
         """How that sandbox has ended; it is killed where it has not."""
@@ -121,7 +151,7 @@ def _kept(policy: Policy, process: int) -> list[Sandbox]:
 
 
 def sandbox(policy: Policy) -> Sandbox:
-    """This process's own for that policy: started at the first call, and again after it died."""
+    """The one of this process for that policy: started at the first call, and again after it died."""
     kept = _kept(policy, os.getpid())
     if not kept[0].alive:
         kept[0] = Sandbox(policy)
@@ -131,20 +161,26 @@ def sandbox(policy: Policy) -> Sandbox:
 class Confined:
     """One thing that is open in a sandbox. For one thread; ``first`` is what it told of itself."""
 
-    def __init__(self, sandbox: Sandbox, channel: Channel, holder: int, document: Any) -> None:
+    measures: tuple[Measure, ...] = ()
+    first: Message
+
+    def __init__(self, sandbox: Sandbox, channel: Channel, holder: int) -> None:
         self._channel, self._policy = channel, sandbox.policy
         self._stream: Generator[Message] | None = None
         self._sandbox, self._holder = sandbox, holder
         self._left = finalize(self, _leave, sandbox, channel, holder)
         self._left.atexit = False  # the template's end ends all
-        measures = self._measures(self._told_first())
-        self.measures: tuple[Measure, ...] = measures
-        lacking = missing(measures) if self._policy.demand == "required" else []
+
+    def begin(self, document: Any, arrays: Mapping[str, Array], seconds: float) -> None:
+        """Let it open its files, once it is known what confines it."""
+        confined = self._told_first(self._policy.open_seconds)
+        self.measures = self.checked(lambda: ADAPTER.validate_python(confined.document))
+        lacking = missing(self.measures) if self._policy.demand == "required" else []
         if lacking:
             self.end()
             raise Unavailable(f"this worker opens no file, since its setting sandbox is 'required': {told(lacking)}")
-        self._send("open", document)
-        self.first = self._told_first()
+        self._send("open", document, arrays)
+        self.first = self._told_first(seconds)
 
     @property
     def alive(self) -> bool:
@@ -187,9 +223,9 @@ class Confined:
         except (ValidationError, LookupError, TypeError, ValueError) as error:
             raise self._died(f"its answer cannot be read ({type(error).__name__})") from error
 
-    def _told_first(self) -> Message:
+    def _told_first(self, seconds: float) -> Message:
         try:
-            return self._receive(self._policy.open_seconds)
+            return self._receive(seconds)
         except _Told as error:
             self.end()
             raise error.told from None
@@ -257,10 +293,6 @@ class Confined:
         if why is None:
             why = f"it ended with {status}" + (", as on running out of memory" if "SIGKILL" in status else "")
         return SandboxDied(f"the process that had the file open is gone: {why}")
-
-    def _measures(self, message: Message) -> tuple[Measure, ...]:
-        found: tuple[Measure, ...] = self.checked(lambda: ADAPTER.validate_python(message.document))
-        return found
 
 
 class _Told(Exception):

@@ -30,17 +30,17 @@ def machine() -> str:
 
 
 def prctl(option: int, value: int, pointer: ctypes.c_void_p | None = None) -> None:
-    """prctl(2)."""
+    """Change this process, by prctl(2)."""
     _done(_libc.prctl(option, ctypes.c_ulong(value), pointer or ctypes.c_ulong(0), 0, 0), "prctl")
 
 
 def unshare(flags: int) -> None:
-    """unshare(2)."""
+    """Leave shared namespaces, by unshare(2)."""
     _done(_libc.unshare(flags), "unshare")
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    """mount(2)."""
+    """Mount, by mount(2)."""
     texts = [None if each is None else os.fsencode(each) for each in (source, target, kind, data)]
     _done(_libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount on {target}")
 
@@ -51,7 +51,7 @@ def unmount(target: str) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    """pivot_root(2)."""
+    """Take another root, by pivot_root(2)."""
     _call("pivot_root", NUMBERS[machine()]["pivot_root"], os.fsencode(new), os.fsencode(old))
 
 

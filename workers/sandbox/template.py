@@ -30,21 +30,22 @@ FOLDER_PREFIX = "quantsieve-sandbox-"
 ENDS_WITHIN_SECONDS = 5.0
 POLICY = TypeAdapter(Policy)
 
+Load = Callable[[str], None]
+"""Loads the code that opens a kind of thing, once."""
+
 Serve = Callable[[Channel, str, list[Path]], None]
 """Serves the messages of one channel: what kind of thing is opened, and the files."""
 
 
-def run_template(control: socket.socket, policy: Policy, serve: Serve) -> None:
+def run_template(control: socket.socket, policy: Policy, load: Load, serve: Serve) -> None:
     """Make and end sandboxes until the worker is gone."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)  # the worker says when to end, by closing the socket
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     folder.chmod(0o711)
     _remove_abandoned(folder)
-    gc.collect()
-    gc.freeze()  # pages of what is loaded stay shared
     try:
-        _Template(control, policy, serve, folder).run()
+        _Template(control, policy, load, serve, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -66,8 +67,8 @@ def _remove_abandoned(own: Path) -> None:
 
 
 class _Template:
-    def __init__(self, control: socket.socket, policy: Policy, serve: Serve, folder: Path) -> None:
-        self._control, self._policy, self._serve, self._folder = control, policy, serve, folder
+    def __init__(self, control: socket.socket, policy: Policy, load: Load, serve: Serve, folder: Path) -> None:
+        self._control, self._policy, self._load, self._serve, self._folder = control, policy, load, serve, folder
         self._made = 0
         self._folders: dict[int, Path] = {}
 
@@ -85,6 +86,9 @@ class _Template:
                 os.kill(holder, signal.SIGKILL)
 
     def _fork(self, asked: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        self._load(asked["open"])
+        gc.collect()
+        gc.freeze()  # pages of what is loaded stay shared
         self._made += 1
         folder = self._folder / str(self._made)
         for each in (folder, folder / "scratch", folder / "root"):

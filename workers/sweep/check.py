@@ -1,4 +1,4 @@
-"""Checks an upload with the real parsers, in the worker's child: models that open, evaluation sets that read."""
+"""Checks an upload with the real parsers, in a sandbox: models that open, evaluation sets that read."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from service.store import units
 from service.store.tables import DatasetRow, ModelRow
 from workers.backends.protocol import OpenSettings, OutOfMemory
 from workers.context import WorkerContext
-from workers.exports.model_file import open_upload
-from workers.exports.pairs import QdqGraph
 from workers.lease import HeldLease
 from workers.models.onnx_graph import QUANTIZED_CODE
+from workers.sandbox.conversion import sandboxed_pairs
 from workers.sandbox.errors import SandboxDied
 from workers.sandbox.model import open_sandboxed_model
 from workers.sweep.job import open_dataset
@@ -61,7 +60,7 @@ def _info_of(context: WorkerContext, path: Path, format: str, settings: OpenSett
     except RejectedFile as error:
         if error.code != QUANTIZED_CODE:
             raise
-        return _quantized_info(path, error)
+        return _quantized_info(context, path, error)
     return {
         "inputs": [each.model_dump(mode="json") for each in opened.facts.inputs],
         "outputs": [each.model_dump(mode="json") for each in opened.facts.outputs],
@@ -75,13 +74,12 @@ def _info_of(context: WorkerContext, path: Path, format: str, settings: OpenSett
     }
 
 
-def _quantized_info(path: Path, error: RejectedFile) -> dict[str, Any]:
+def _quantized_info(context: WorkerContext, path: Path, error: RejectedFile) -> dict[str, Any]:
     """Of a Q/DQ model, whose scales can become a cache; raises ``error`` where it is quantized in another way."""
-    opened = open_upload(path)
-    pairs = QdqGraph(opened.model, opened.weights).activation_pairs
+    pairs = sandboxed_pairs(context.sandbox, path)
     if not pairs:
         raise error
-    return {"quantized": True, "layers": 0, "pairs": len(pairs)}
+    return {"quantized": True, "layers": 0, "pairs": pairs}
 
 
 def _dataset_info(context: WorkerContext, row: DatasetRow) -> dict[str, Any]:
