@@ -10,6 +10,7 @@ from typing import Any
 from service.broker import DATA_QUEUE
 from service.domain.settings import BackendName
 from workers.backends.protocol import Capability, LibraryState, PluginLibraries
+from workers.sandbox.measures import ADAPTER, ESSENTIAL, Measure
 
 PROBE_TIMEOUT_SECONDS = 300
 TRIAL_TIMEOUT_SECONDS = 60
@@ -55,6 +56,22 @@ def probe_in_child() -> list[Capability]:
     if done.returncode != 0:
         return _unavailable(f"the probe of this machine ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return [from_document(each) for each in json.loads(done.stdout)]
+
+
+def sandbox_in_child() -> tuple[Measure, ...]:
+    """What confines the processes that open files on this machine, found out by one."""
+    command = [sys.executable, "-P", "-m", "workers.main", "--sandbox"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return _unconfined(f"a sandbox did not start within {PROBE_TIMEOUT_SECONDS} s")
+    if done.returncode != 0:
+        return _unconfined(f"a sandbox does not start: {done.stderr.strip()[-300:]}")
+    return ADAPTER.validate_json(done.stdout)
+
+
+def _unconfined(reason: str) -> tuple[Measure, ...]:
+    return tuple(Measure(name, False, reason) for name in ESSENTIAL)
 
 
 def _unavailable(reason: str) -> list[Capability]:

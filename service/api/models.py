@@ -85,10 +85,15 @@ async def upload_model(request: Request, response: Response, services: InService
     return ModelView.of(row)
 
 
-def _store(services: Services, writer: BlobWriter, name: str) -> tuple[ModelRow, str | None]:
-    model_format = inspect_model(writer.flush())
+def _refuse_unless_permitted(services: Services, model_format: ModelFormat) -> None:
+    """Who may send which format: the one place where that is decided."""
     if model_format is ModelFormat.PT2 and not services.settings.pt2_allowed:
         raise Forbidden(WHY_NO_PT2, code="pt2-not-allowed")
+
+
+def _store(services: Services, writer: BlobWriter, name: str) -> tuple[ModelRow, str | None]:
+    model_format = inspect_model(writer.flush())
+    _refuse_unless_permitted(services, model_format)
     blob = writer.commit()
     with services.database.write() as session:
         return resources.add_model(session, resources.NewFile(name, blob, model_format.value))

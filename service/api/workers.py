@@ -14,7 +14,10 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
 class WorkerView(BaseModel):
-    """A worker by its last heartbeat. ``capabilities``: backend → available, devices, versions, reason, libraries."""
+    """A worker by its last heartbeat. ``capabilities``: backend → available, devices, versions, reason, libraries.
+
+    Under ``sandbox`` are the measures that confine what opens files there: name, holds, found.
+    """
 
     id: str
     host: str

@@ -25,6 +25,7 @@ from workers.sandbox.wire import NO_ARRAYS, Array, Channel, Closed, Garbled, Mes
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
+ENTRY = "workers.sandboxed"
 PROBE = "nothing"
 """The kind of sandbox that opens no file."""
 KEPT_VARIABLES = (
@@ -41,7 +42,8 @@ Parts = Iterator[tuple[Any, Mapping[str, Array]]]
 class Sandbox:
     """Opens files in low-privilege processes. Starting costs seconds, once; each sandbox some milliseconds."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, entry: str = ENTRY) -> None:
+        """``entry``: the module that runs the template."""
         self.policy = policy
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -49,7 +51,7 @@ class Sandbox:
         asked = POLICY.dump_json(policy).decode()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workers.sandboxed", str(theirs.fileno()), asked],
+                [sys.executable, "-P", "-m", entry, str(theirs.fileno()), asked],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -30,28 +30,28 @@ def machine() -> str:
 
 
 def prctl(option: int, value: int, pointer: ctypes.c_void_p | None = None) -> None:
-    """Change this process, by prctl(2)."""
+    """Change an attribute of this process."""
     _done(_libc.prctl(option, ctypes.c_ulong(value), pointer or ctypes.c_ulong(0), 0, 0), "prctl")
 
 
 def unshare(flags: int) -> None:
-    """Leave shared namespaces, by unshare(2)."""
+    """Leave shared namespaces."""
     _done(_libc.unshare(flags), "unshare")
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    """Mount, by mount(2)."""
+    """Put one tree on another."""
     texts = [None if each is None else os.fsencode(each) for each in (source, target, kind, data)]
     _done(_libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3]), f"mount on {target}")
 
 
 def unmount(target: str) -> None:
-    """umount2(2), as soon as nobody uses it."""
+    """Take a tree off, as soon as nobody uses it."""
     _done(_libc.umount2(os.fsencode(target), MNT_DETACH), f"unmount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Take another root, by pivot_root(2)."""
+    """Take another root."""
     _call("pivot_root", NUMBERS[machine()]["pivot_root"], os.fsencode(new), os.fsencode(old))
 
 
@@ -60,7 +60,7 @@ class _MountAttributes(ctypes.Structure):
 
 
 def restrict_mount(target: str, attributes: int) -> None:
-    """mount_setattr(2) on a mount and all below it (Linux 5.12)."""
+    """Restrict a mount and all below it (mount_setattr: Linux 5.12)."""
     asked = _MountAttributes(attributes, 0, 0, 0)
     path = os.fsencode(target)
     size = ctypes.c_size_t(ctypes.sizeof(asked))
@@ -72,7 +72,7 @@ class _CapabilityHead(ctypes.Structure):
 
 
 def drop_capabilities() -> None:
-    """capset(2) with none at all."""
+    """Keep no capability at all."""
     head = _CapabilityHead(CAPABILITY_VERSION, 0)
     none = (ctypes.c_uint32 * 6)()
     _call("capset", NUMBERS[machine()]["capset"], ctypes.byref(head), ctypes.byref(none))

@@ -25,24 +25,8 @@ MOST_TEXT = 32 * 2**20
 MOST_ARRAYS = 2**16
 MOST_BYTES = 4 * 2**30
 """Of all arrays in a frame: a shard of inputs has at most 256 MiB, and weights of one layer may be larger."""
-DTYPES = frozenset(
-    [
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-    ]
-)
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = frozenset(("bool", *INTEGERS, "float16", "float32", "float64", "complex64", "complex128"))
 NO_ARRAYS: Mapping[str, Array] = {}
 
 
