@@ -95,7 +95,8 @@ class _Template:
             each.mkdir(mode=0o711)
         (folder / "scratch").chmod(0o700)
         if os.geteuid() == 0:
-            os.chown(folder / "scratch", confinement.NOBODY, confinement.NOBODY)
+            with suppress(OSError):  # in a user namespace that has no such user
+                os.chown(folder / "scratch", confinement.NOBODY, confinement.NOBODY)
         try:
             holder = os.fork()
         except OSError as error:

@@ -1,0 +1,13 @@
+"""One running service that takes every kind of file, for all attacks."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live_service import LiveService, live_service
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    with live_service(tmp_path_factory.mktemp("hostile"), allow_pt2=True, max_attempts=2) as running:
+        yield running
