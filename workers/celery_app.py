@@ -41,7 +41,7 @@ def work(queue: str) -> None:
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def _warm_up(**_: Any) -> None:
     """In the pool's child: what makes sandboxes loads its code while the child still waits for work."""
-    _ = _context().sandbox
+    assert _context().sandbox.alive
 
 
 _threads: list[Reconciler | Presence] = []

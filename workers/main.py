@@ -79,7 +79,7 @@ def _serve(queues: str | None) -> None:
             f"the setting sandbox is 'required', and this host does not permit it: {told(missing(measures))}"
         )
     # the presence thread of this process publishes them
-    os.environ["QUANTSIEVE_SANDBOX"] = json.dumps(measures_to_document(measures))
+    os.environ["QUANTSIEVE_MEASURES"] = json.dumps(measures_to_document(measures))
     os.environ["QUANTSIEVE_CAPABILITIES"] = json.dumps([to_document(each) for each in capabilities])
     os.environ["QUANTSIEVE_WORKER_ID"] = new_id(Prefix.WORKER)
     # SIGTERM ends the running unit too, and gives it back (celery_app.py); SIGINT lets it end first

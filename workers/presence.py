@@ -45,7 +45,7 @@ def _heartbeat(worker_id: str, queues: list[str]) -> Heartbeat:
     versions = {"quantsieve": __version__}
     for capability in capabilities.values():
         versions.update(capability["versions"])
-    if confined := os.environ.get("QUANTSIEVE_SANDBOX"):
+    if confined := os.environ.get("QUANTSIEVE_MEASURES"):
         capabilities["sandbox"] = json.loads(confined)
     return Heartbeat(worker_id, socket.gethostname(), os.getpid(), sorted(queues), capabilities, versions)
 

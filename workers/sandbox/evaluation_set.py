@@ -88,7 +88,8 @@ class SandboxedSet:
 
     def __init__(self, confined: Confined) -> None:
         self._confined = confined
-        facts, self._targets = confined.checked(lambda: _read(confined.first))
+        facts, targets = confined.checked(lambda: _read(confined.first))
+        self._targets: Array | None = targets
         self.samples: int = facts.samples
         self.specs: Mapping[str, ArraySpec] = {name: each.spec for name, each in facts.specs.items()}
         self.class_names: Sequence[str] | None = facts.class_names

@@ -1,6 +1,7 @@
 """A model that is opened and run in a sandbox: the worker sends samples, and gets outputs, counts and errors back."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -130,14 +131,14 @@ class SandboxedModel:
         """For each batch what int8 does to each layer's own output."""
         parts: Parts = ((None, _named(each)) for each in batches)
         for answer in self._confined.stream("output_errors", list(layers), parts=parts):
-            yield self._confined.checked(lambda answer=answer: ERRORS.validate_python(answer.document))
+            yield self._confined.checked(partial(ERRORS.validate_python, answer.document))
 
     def evaluate(self, batches: Sequence[Tensors], variants: Sequence[Variant]) -> Iterator[Evaluated]:
         """Outputs of every variant on every batch, in any order."""
         arrays = {f"{index}/{name}": array for index, each in enumerate(batches) for name, array in each.items()}
         document = {"variants": VARIANTS.dump_python(list(variants), mode="json"), "batches": len(batches)}
         for answer in self._confined.stream("evaluate", document, arrays):
-            yield self._confined.checked(lambda answer=answer: self._evaluated(answer, variants, len(batches)))
+            yield self._confined.checked(partial(self._evaluated, answer, variants, len(batches)))
 
     def probe(self, batches: Iterable[Batch], settings: ProbeSettings) -> ProbeSums:
         """What every layer's int8 error does to the output to first order, summed over the samples."""
@@ -178,4 +179,4 @@ def _tensors(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _batch(part: Message) -> Batch:
-    return Batch(_tensors(part.arrays), part.arrays.get(TARGETS), part.arrays[INDICES])
+    return Batch(_tensors(part.arrays), part.arrays.get(TARGETS), part.arrays[INDICES].astype(np.int64))

@@ -103,9 +103,9 @@ class Sandbox:
         if "holder" not in answer:
             ours.close()
             raise SandboxDied(str(answer.get("failed")))
-        opened = Confined(self, Channel(ours), int(answer["holder"]))
-        opened.begin(document, arrays, seconds or self.policy.open_seconds)
-        return opened
+        made = Confined(self, Channel(ours), int(answer["holder"]))
+        made.begin(document, arrays, seconds or self.policy.open_seconds)
+        return made
 
     def end(self, holder: int) -> str:
         """How that sandbox has ended; it is killed where it has not."""

@@ -105,8 +105,8 @@ class _Template:
         if holder == 0:
             self._control.close()
             _hold(lambda refused: self._child(asked, descriptors, folder, refused), descriptors)
-        for each in descriptors:
-            os.close(each)
+        for descriptor in descriptors:
+            os.close(descriptor)
         self._folders[holder] = folder
         return {"holder": holder}
 

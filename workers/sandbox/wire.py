@@ -127,7 +127,7 @@ class Channel:
 
 
 def _bytes_of(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return memoryview(array.reshape(-1).view(np.uint8).data)
 
 
 def _checked(described: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
