@@ -10,23 +10,25 @@ from tests.service.api.files import zip_bytes
 GOOD = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits.pt2"
 SAMPLES = "digits/data/sample_inputs/model.pt"
 
+RAN = 64
+"""The status with which the attack ends its process; what it reached is added as bits, so that 64 is nothing."""
+
 ATTACK = """
-import json, os, socket
-def tried(what):
+import os, socket
+def reached(what):
     try:
-        return "done: " + repr(what())[:20]
-    except Exception as error:
-        return type(error).__name__
-found = {{
-    "code ran": True,
-    "connect": tried(lambda: socket.create_connection(("127.0.0.1", {port}), 3)),
-    "read": tried(lambda: open({secret!r}).read()),
-    "write": tried(lambda: open({target!r}, "w").write("x")),
-    "data": tried(lambda: os.listdir({data!r})),
-    "run": tried(lambda: os.posix_spawn("/bin/true", ["true"], {{}})),
-    "secrets": [name for name in os.environ if "QUANTSIEVE" in name],
-}}
-raise RuntimeError(json.dumps(found).replace('"', ""))
+        return bool(what())
+    except Exception:
+        return False
+tries = [
+    lambda: socket.create_connection(("127.0.0.1", {port}), 3),
+    lambda: open({secret!r}).read(),
+    lambda: open({target!r}, "w").write("x"),
+    lambda: os.listdir({data!r}),
+    lambda: os.posix_spawn("/bin/true", ["true"], {{}}),
+    lambda: [name for name in os.environ if "QUANTSIEVE" in name],
+]
+os._exit({ran} + sum(reached(each) << index for index, each in enumerate(tries)))
 """
 
 
@@ -37,11 +39,11 @@ class _Runs:
         self._code = code
 
     def __reduce__(self) -> object:
-        return exec, (self._code, {})
+        return exec, (self._code, {"__name__": "attack"})
 
 
 def attacking_pt2(*, port: int, secret: Path, target: Path, data: Path) -> bytes:
-    code = ATTACK.format(port=port, secret=str(secret), target=str(target), data=str(data))
+    code = ATTACK.format(ran=RAN, port=port, secret=str(secret), target=str(target), data=str(data))
     return with_samples(zip_bytes({"archive/data.pkl": pickle.dumps(_Runs(code), 2), "archive/version": b"3\n"}))
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.small_network import CHANNELS, SIDE, network
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])
-Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
 
 
 def model(
