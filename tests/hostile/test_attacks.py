@@ -104,7 +104,6 @@ IN_A_SANDBOX = {
     "dimensions of more than there is": (lambda: onnx.lying_initializer([2**40, 2**20]), "checker refuses|fill"),
     "dimensions that overflow": (lambda: onnx.lying_initializer([2**62, 4]), "checker refuses|fill"),
     "negative dimensions": (lambda: onnx.lying_initializer([-4, -4]), "checker refuses|fill|shape"),
-    "a constant of terabytes": (onnx.huge_constant, "cannot run|memory|limits"),
     "external data outside of the zip": (
         lambda: zip_bytes({"net.onnx": network(external="../../../etc/passwd").SerializeToString()}),
         "not in the zip",
@@ -180,6 +179,14 @@ def test_weights_that_are_no_numbers_end_a_sweep_in_words(service: LiveService, 
     assert document["state"] in {"failed", "succeeded"}
     if document["state"] == "failed":
         assert re.search("finite|NaN|number|int8", problem["message"]), problem
+
+
+def test_a_constant_of_terabytes_ends_a_sweep_in_words(service: LiveService) -> None:
+    model = service.ready("models", onnx.huge_constant())
+    dataset = service.ready("datasets", npz(x=np.ones((8, 4), np.float32)))
+    document = service.sweep(model=model, dataset=dataset, metric={"name": "mse"})
+    assert document["state"] == "failed"
+    assert re.search("fp32|memory|allocate", document["problem"]["message"]), document["problem"]
 
 
 def test_the_service_is_up_after_all_of_this_and_still_sweeps(service: LiveService) -> None:
