@@ -64,7 +64,8 @@ def change_root(root: str, scratch: str, files: Sequence[str], *, visible: Seque
     syscalls.pivot_root(".", ".")
     syscalls.unmount(".")
     os.chdir("/")
-    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    only_here = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("none", "/", None, only_here | syscalls.MS_RDONLY)
     return inside
 
 
