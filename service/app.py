@@ -10,20 +10,26 @@ from fastapi.routing import APIRoute
 
 from service import __version__
 from service.api import (
+    audit,
     calibrations,
     comparisons,
     conversions,
     datasets,
     health,
+    keys,
     models,
     problems,
+    projects,
     results,
     selections,
     sweeps,
     workers,
 )
+from service.api.access import needed_scope
+from service.api.authentication import Authenticator
 from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
+from service.api.gate import Gate
 from service.api.guard import Guard
 from service.api.tidying import tidy
 from service.broker import Hints
@@ -36,6 +42,11 @@ DESCRIPTION = (
     "Finds the layers of a network that cannot stand INT8, and proves which few to keep in higher precision. "
     "Every error is a problem document (RFC 9457) whose `type` is stable."
 )
+KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key. Beside it stands the scope that an operation needs: read, submit or admin.",
+}
 ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     datasets.router,
@@ -46,17 +57,28 @@ ROUTERS: tuple[APIRouter, ...] = (
     selections.router,
     conversions.router,
     workers.router,
+    projects.router,
+    keys.router,
+    audit.router,
     health.router,
 )
 
 
 class Api(FastAPI):
-    """FastAPI, with the schema of problems in its OpenAPI document."""
+    """FastAPI, with problems, keys and their scopes in its OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         """The document; made once."""
         document = super().openapi()
         document["components"]["schemas"].update(problems.schemas())
+        document["components"]["securitySchemes"] = {"key": KEY_SCHEME}
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                scope = needed_scope(method.upper(), path)
+                if scope is not None:
+                    operation["security"] = [{"key": [scope.value]}]
+                    refusals = problems.documented(401, 403, 429).items()
+                    operation["responses"] |= {str(status): content for status, content in refusals}
         return document
 
 
@@ -66,13 +88,17 @@ def create_app(
     blobs: BlobStore | None = None,
     hints: Publisher | None = None,
 ) -> FastAPI:
-    """The application. What is not given is made from the settings; the schema must be there already."""
+    """The application. What is not given is made from the settings; the schema must be there already.
+
+    Raises InvalidInput where strangers could reach it and the settings do not say whether keys are required.
+    """
     services = Services(
         settings=settings,
         database=database or Database(settings.resolved_database_url),
         blobs=blobs or open_blobs(settings),
         hints=hints or Hints(settings),
     )
+    authenticator = Authenticator(settings, services.database)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +123,7 @@ def create_app(
     problems.install(app)
     uploads = (models.router, datasets.router, calibrations.router)
     app.add_middleware(BodyLimit, uploads=frozenset(each.prefix for each in uploads))
+    app.add_middleware(Gate, services=services, authenticator=authenticator)
     app.add_middleware(Guard, host=settings.host)
     return app
 

@@ -12,7 +12,7 @@ from service.domain.conversion import ConversionSettings
 from service.domain.errors import QuantsieveError
 from service.domain.selections import SelectionQuestion
 from service.domain.settings import Preprocessing, SweepSettings
-from service.domain.states import ConversionState, ResourceState, SweepState
+from service.domain.states import ConversionState, ResourceState, SelectionState, SweepState
 
 PIECE_BYTES = 2**20
 POLL_SECONDS = 0.5
@@ -31,10 +31,11 @@ class ApiProblem(QuantsieveError):
 
 
 class Client:
-    """Talks to the service at ``base_url``. Use it in a ``with`` block, or close it."""
+    """Talks to the service at ``base_url``, as the holder of ``key``. Use it in a ``with`` block, or close it."""
 
-    def __init__(self, base_url: str, *, timeout: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+    def __init__(self, base_url: str, *, key: str | None = None, timeout: float = 60.0) -> None:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -124,9 +125,37 @@ class Client:
         return self._send("GET", f"/v1/sweeps/{sweep_id}/artifacts/{name}").content
 
     def select(self, sweep_id: str, question: SelectionQuestion) -> Document:
-        """Decide again from what a decided sweep measured; at once, an estimate where ``state`` is predicted."""
+        """Decide again from what a decided sweep measured; at once, an estimate where ``state`` is predicted.
+
+        With ``verify`` an estimate is then measured (``wait_selected``).
+        """
         body = question.model_dump(mode="json", exclude_unset=True)
         return self._json("POST", f"/v1/sweeps/{sweep_id}/selections", json=body)
+
+    def verify_selection(self, selection: Document) -> Document:
+        """Have lists measured for a selection that is predicted only. Raises ApiProblem."""
+        return self._json("POST", selection["links"]["verify"])
+
+    def cancel_selection(self, selection: Document) -> Document:
+        """Cancel the measuring; a selection that nothing is measured for stays as it is."""
+        return self._json("POST", selection["links"]["cancel"])
+
+    def wait_selected(
+        self,
+        selection: Document,
+        on_progress: Callable[[Document], None] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Document:
+        """The selection once nothing is measured for it any more, however that ended. Raises TimeoutError."""
+        deadline = _deadline(timeout)
+        while True:
+            if on_progress is not None:
+                on_progress(selection)
+            if not SelectionState(selection["state"]).working:
+                return selection
+            _pause(deadline, f"selection {selection['id']} has not ended")
+            selection = self._json("GET", selection["links"]["self"])
 
     def selections(self, sweep_id: str) -> list[Document]:
         """All selections of a sweep side by side, the oldest first."""

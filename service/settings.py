@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.domain.storage import Storage, parse_storage
+from service.domain.tenant import Limits
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def _default_data_dir() -> Path:
@@ -47,6 +50,24 @@ class Settings(BaseSettings):
     blob_cache_bytes: Annotated[int, Field(gt=0)] = 100 * 2**30
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port of the API; 0: any free one.")
+    require_keys: bool | None = Field(
+        default=None,
+        description=(
+            "Whether requests need an API key of the database. Default: a loopback host takes the key in data_dir/key "
+            "too, any other host does not start; false: everybody who reaches the address may do everything."
+        ),
+    )
+    key_pepper: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        default=None,
+        description="Secret that HMACs of API keys are made with, the same for every API; default: data_dir/pepper.",
+    )
+    rate_limit_per_second: Annotated[float, Field(gt=0, description="Requests that an API key gains per second.")] = 50
+    rate_limit_burst: Annotated[int, Field(ge=1, description="Requests that an API key can save up.")] = 200
+    max_open_sweeps: Annotated[int, Field(ge=0, description="Sweeps of a project that have not ended.")] = 1000
+    max_queued_units: Annotated[
+        int, Field(ge=0, description="Work units of a project that wait or run; beyond, no work is taken on.")
+    ] = 100_000
+    max_stored_bytes: Annotated[int, Field(ge=0, description="Bytes of all files of a project.")] = 2**40
     max_model_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
     max_dataset_bytes: Annotated[int, Field(gt=0)] = 64 * 2**30
     max_calibration_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
@@ -116,4 +137,19 @@ class Settings(BaseSettings):
         """Whether torch.export archives are accepted."""
         if self.allow_pt2 is not None:
             return self.allow_pt2
-        return self.host in {"127.0.0.1", "::1", "localhost"}
+        return self.on_loopback
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches the API."""
+        return self.host in LOOPBACK
+
+    @property
+    def key_file(self) -> Path:
+        """Where the key of an API on a loopback address lies, for its owner alone."""
+        return self.data_dir.expanduser() / "key"
+
+    @property
+    def limits(self) -> Limits:
+        """What a project may have that has no limits of its own."""
+        return Limits(self.max_open_sweeps, self.max_queued_units, self.max_stored_bytes)

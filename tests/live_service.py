@@ -107,6 +107,11 @@ class LiveService:
         raise AssertionError(f"{url} is {document['state']} after {self.patience} s")
 
 
+def bearer(server: EmbeddedServer) -> dict[str, str]:
+    """The header with the key of this machine."""
+    return {"Authorization": f"Bearer {server.key}"}
+
+
 @contextmanager
 def live_service(folder: Path, *, with_worker: bool = True, **asked: Any) -> Iterator[LiveService]:
     """A server over this folder as long as the block lasts; a second one over the same folder finds all there."""
@@ -118,7 +123,7 @@ def live_service(folder: Path, *, with_worker: bool = True, **asked: Any) -> Ite
         settings = Settings(data_dir=folder / "data", host="127.0.0.1", port=0, reconcile_seconds=0.5, **asked)
         with (
             EmbeddedServer(settings, with_worker=with_worker) as server,
-            httpx.Client(base_url=server.url, timeout=30) as http,
+            httpx.Client(base_url=server.url, timeout=30, headers=bearer(server)) as http,
         ):
             database = Database(server.settings.resolved_database_url)
             yield LiveService(http, database, FolderBlobStore(server.settings.data_dir / "blobs"), temporary)

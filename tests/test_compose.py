@@ -95,3 +95,10 @@ def test_every_variable_is_a_setting(source: str) -> None:
 def test_the_api_is_published_on_the_loopback_address_only(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert published == ["127.0.0.1:8080:8080"]
+
+
+def test_the_api_requires_keys_and_the_workers_do_not_know_the_pepper(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["api"]["environment"]["QUANTSIEVE_REQUIRE_KEYS"] == "true"
+    knowing = [name for name, each in services.items() if "QUANTSIEVE_KEY_PEPPER" in each.get("environment", {})]
+    assert knowing == ["api"]

@@ -24,9 +24,11 @@ import pytest
 
 from service.client import Client
 from service.domain.conversion import ConversionSettings
-from service.domain.settings import Budget, CalibrationSettings, SweepSettings
+from service.domain.selections import SelectionQuestion
+from service.domain.settings import Budget, CalibrationSettings, SelectionSettings, SweepSettings
 from service.embedded.server import EmbeddedServer, worker_environment
 from service.settings import Settings
+from tests.live_service import bearer
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the pool's child in /proc")
 
@@ -130,7 +132,7 @@ class Service:
         page = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?", "TIME", page)
         page = re.sub(r"\b(prepare|calibrate|measure|select|verify|report) [\d.,]+ s", r"\1 SECONDS", page)
         csv = self.client.layers_csv(sweep_id)
-        httpx.delete(f"{self.server.url}/v1/sweeps/{sweep_id}").raise_for_status()
+        httpx.delete(f"{self.server.url}/v1/sweeps/{sweep_id}", headers=bearer(self.server)).raise_for_status()
         return {
             "report": report,
             "layers": table,
@@ -146,7 +148,7 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("kill")
     settings = Settings(data_dir=folder / "data", port=0, database_url=None, broker_url=None, blob_url=None, **SHORT)
-    with EmbeddedServer(settings, with_worker=False) as server, Client(server.url) as client:
+    with EmbeddedServer(settings, with_worker=False) as server, Client(server.url, key=server.key) as client:
         made = Service(server, client, folder)
         yield made
         made.end_workers()
@@ -179,7 +181,7 @@ class Watch:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self._fresh(kind) is None:
-                assert self._state() not in ("succeeded", "failed"), f"it ended; nobody was met in {kind}"
+                assert self._state() not in ("succeeded", "done", "failed"), f"it ended; nobody was met in {kind}"
                 time.sleep(0.0005)
                 continue
             self._connection.execute("BEGIN IMMEDIATE")
@@ -211,7 +213,8 @@ class Watch:
         return int(self._rows("select pid from workers where id = ?", worker_id)[0]["pid"])
 
     def _state(self) -> str:
-        query = "select id, state from sweeps union all select id, state from conversions"
+        tables = ("sweeps", "conversions", "selections")
+        query = " union all ".join(f"select id, state from {each}" for each in tables)
         return str(self._rows(f"select state from ({query}) where id = ?", self.subject_id)[0]["state"])
 
     def _rows(self, query: str, *values: str) -> list[dict[str, Any]]:
@@ -279,6 +282,30 @@ def test_a_worker_that_dies_before_the_work_and_in_the_commit_changes_nothing(
     done = subprocess.run(command, env=environment, cwd=ROOT, timeout=PATIENCE_SECONDS, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert min(watch(service, sweep_id).attempts_lost().values()) >= 2
+    assert service.findings(sweep_id) == undisturbed
+
+
+def test_workers_killed_while_they_measure_for_a_selection_change_nothing(
+    service: Service, undisturbed: dict[str, Any]
+) -> None:
+    service.start_worker(QUICK_WORKER)
+    client, sweep_id = service.client, service.sweep()
+    assert client.wait(sweep_id, timeout=PATIENCE_SECONDS)["state"] == "succeeded"
+    service.end_workers()
+    question = SelectionQuestion(budget=Budget(max_drop=0.03), selection=SelectionSettings(cost="macs"), verify=True)
+    asked = client.select(sweep_id, question)
+    assert asked["result"]["state"] == "predicted"
+    watched = watch(service, asked["id"])
+    service.start_worker(QUICK_WORKER)
+    for kind in ("select", "verify"):
+        service.start_worker(QUICK_WORKER)  # takes the place of the one that is killed next
+        watched.do_in(kind, kill_group)
+        watched.do_in(kind, kill_child)
+    disturbed = client.wait_selected(asked, timeout=PATIENCE_SECONDS)
+    assert disturbed["state"] == "done"
+    assert min(watched.attempts_lost().values()) >= 2
+    alone = client.wait_selected(client.select(sweep_id, question), timeout=PATIENCE_SECONDS)
+    assert disturbed["result"] == alone["result"]
     assert service.findings(sweep_id) == undisturbed
 
 

@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from service.domain.errors import LeaseLost, SweepCancelled
 from service.store import units
-from service.store.tables import SweepRow
+from service.store.tables import SelectionRow, SweepRow
 from service.store.units import Lease
 from workers.context import WorkerContext
 
@@ -51,17 +52,25 @@ class HeldLease:
                         lease_seconds=self._context.settings.lease_seconds,
                         progress=min(self._progress, 0.999),
                     )
-                    if self.lease.sweep_id is not None:
-                        sweep = session.get(SweepRow, self.lease.sweep_id)
-                        if sweep is not None and sweep.cancel_requested:
-                            self._ended = SweepCancelled("the sweep was cancelled")
-                            return
+                    if self._cancel_requested(session):
+                        self._ended = SweepCancelled("it was cancelled")
+                        return
             except LeaseLost as error:
                 self._ended = error
                 return
             except SQLAlchemyError as error:
                 # the lease outlives a few missed beats; the next one may get through
                 log.warning("no heartbeat for %s: %s", self.lease.unit_id, error)
+
+    def _cancel_requested(self, session: Session) -> bool:
+        if self.lease.sweep_id is None:
+            return False
+        subject: SweepRow | SelectionRow | None
+        if self.lease.selection_id is None:
+            subject = session.get(SweepRow, self.lease.sweep_id)
+        else:
+            subject = session.get(SelectionRow, self.lease.selection_id)
+        return subject is not None and subject.cancel_requested
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

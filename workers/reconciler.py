@@ -1,4 +1,4 @@
-"""Puts right what was lost: expired leases, hints that no worker heard, sweeps whose cancel no worker saw.
+"""Puts right what was lost: expired leases, hints that no worker heard, cancels that no worker saw.
 
 Any number may run at once; each step is a conditional change of a row.
 """
@@ -6,12 +6,13 @@ Any number may run at once; each step is a conditional change of a row.
 import logging
 import threading
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, select
 
-from service.domain.states import SweepState, UnitKind, UnitState
-from service.store import units
-from service.store.endings import end_sweep
-from service.store.tables import SweepRow, UnitRow
+from service.domain.states import SelectionState, SweepState, UnitKind, UnitState
+from service.store import lost_units
+from service.store.lost_units import LostUnit
+from service.store.subjects import lock_subject
+from service.store.tables import SelectionRow, SweepRow, UnitRow
 from workers.context import WorkerContext
 from workers.verdicts import give_up
 
@@ -23,49 +24,60 @@ HINT_AGE_SECONDS = 10.0
 def reconcile(context: WorkerContext) -> None:
     """One look over the database; publishes the hints that are due."""
     with context.database.read() as session:
-        lost = units.expired(session)
-    for unit_id, sweep_id in lost:
-        _take_back(context, unit_id, sweep_id)
+        lost = lost_units.expired(session)
+    for each in lost:
+        _take_back(context, each)
     with context.database.read() as session:
-        cancelled = list(session.scalars(select(SweepRow.id).where(_cancel_is_due())))
-    for sweep_id in cancelled:
-        _cancel(context, sweep_id)
+        cancelled = [(sweep_id, sweep_id) for sweep_id in session.scalars(_cancelled_sweeps())]
+        cancelled += [(row.sweep_id, row.id) for row in session.execute(_cancelled_selections())]
+    for sweep_id, subject_id in cancelled:
+        _cancel(context, sweep_id, subject_id)
     with context.database.write() as session:
-        stale = units.stale_hints(session, older_than=HINT_AGE_SECONDS)
+        stale = lost_units.stale_hints(session, older_than=HINT_AGE_SECONDS)
     for _, queue in stale:
         context.hints.publish(queue)
 
 
-def _take_back(context: WorkerContext, unit_id: str, sweep_id: str | None) -> None:
+def _take_back(context: WorkerContext, lost: LostUnit) -> None:
     with context.database.write() as session:
-        sweep = units.lock_sweep(session, sweep_id) if sweep_id else None
-        state = units.take_back(session, unit_id, max_attempts=context.settings.max_attempts)
+        subject = lock_subject(session, lost.sweep_id, lost.subject_id) if lost.sweep_id else None
+        state = lost_units.take_back(session, lost.unit_id, max_attempts=context.settings.max_attempts)
         if state is not None:
-            log.warning("lease on %s ran out; it is now %s", unit_id, state)
+            log.warning("lease on %s ran out; it is now %s", lost.unit_id, state)
         if state is not UnitState.FAILED:
             return
-        unit = session.get_one(UnitRow, unit_id)
+        unit = session.get_one(UnitRow, lost.unit_id)
         reason = (
             f"the work ({unit.kind}) lost its worker {unit.attempts} times; the model may exhaust the worker's memory"
         )
-        if sweep is not None and not SweepState(sweep.state).terminal:
-            end_sweep(session, sweep, SweepState.FAILED, code="worker-lost", problem=reason)
-        elif sweep is None:
+        if subject is not None and not subject.ended:
+            subject.fail(session, code="worker-lost", problem=reason)
+        elif lost.sweep_id is None:
             give_up(session, UnitKind(unit.kind), unit.subject_id, reason)
 
 
-def _cancel_is_due() -> ColumnElement[bool]:
-    live = (UnitState.LEASED,)
-    held = select(UnitRow.id).where(UnitRow.sweep_id == SweepRow.id, UnitRow.state.in_(live)).exists()
+def _cancelled_sweeps() -> Select[str]:
+    """Those that no worker will see the cancel of."""
     running = SweepRow.state.in_((SweepState.QUEUED, SweepState.RUNNING))
-    return SweepRow.cancel_requested & running & ~held
+    return select(SweepRow.id).where(SweepRow.cancel_requested, running, ~_held(SweepRow))
 
 
-def _cancel(context: WorkerContext, sweep_id: str) -> None:
+def _cancelled_selections() -> Select[str, str]:
+    """The same: (sweep id, selection id)."""
+    running = SelectionRow.state.in_((SelectionState.QUEUED, SelectionState.RUNNING))
+    found = select(SelectionRow.sweep_id, SelectionRow.id)
+    return found.where(SelectionRow.cancel_requested, running, ~_held(SelectionRow))
+
+
+def _held(table: type[SweepRow | SelectionRow]) -> ColumnElement[bool]:
+    return select(UnitRow.id).where(UnitRow.subject_id == table.id, UnitRow.state == UnitState.LEASED).exists()
+
+
+def _cancel(context: WorkerContext, sweep_id: str, subject_id: str) -> None:
     with context.database.write() as session:
-        sweep = units.lock_sweep(session, sweep_id)
-        if sweep is not None and not SweepState(sweep.state).terminal:
-            end_sweep(session, sweep, SweepState.CANCELLED)
+        subject = lock_subject(session, sweep_id, subject_id)
+        if subject is not None and not subject.ended:
+            subject.cancel(session)
 
 
 class Reconciler(threading.Thread):

@@ -73,7 +73,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take back."""
     op.drop_index(op.f("ix_sweeps_cache_id"), table_name="sweeps")
-    op.drop_column("sweeps", "cache_id")
+    # in a batch, which env.py makes safe by now: a later migration has made the column's reference one of the table
+    with op.batch_alter_table("sweeps", schema=None) as batch_op:
+        batch_op.drop_column("cache_id")
 
     op.drop_table("conversion_files")
     with op.batch_alter_table("conversions", schema=None) as batch_op:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict
 
-from service.api.deps import Cursor, InServices, Limit, Name, Services
+from service.api.deps import Cursor, InServices, Limit, Name, ProjectServices
 from service.api.problems import documented
 from service.api.tidying import tidy
 from service.api.times import instant
@@ -106,7 +106,7 @@ async def upload_calibration(request: Request, response: Response, services: InS
 
     A problem names the line of the file and what is wrong with it. The same bytes again give the cache that is there.
     """
-    async with receive(request, services.blobs, limit=services.settings.max_calibration_bytes) as writer:
+    async with receive(request, services, limit=services.settings.max_calibration_bytes) as writer:
         row, existed = await run_in_threadpool(_store, services, writer, name)
     if existed:
         response.status_code = 200
@@ -114,7 +114,7 @@ async def upload_calibration(request: Request, response: Response, services: InS
     return CalibrationView.of(row)
 
 
-def _store(services: Services, writer: BlobWriter, name: str) -> tuple[CalibrationRow, bool]:
+def _store(services: ProjectServices, writer: BlobWriter, name: str) -> tuple[CalibrationRow, bool]:
     info = CalibrationInfo.of(inspect_cache(writer.flush()))
     blob = writer.commit()
     with services.database.write() as session:
@@ -141,4 +141,4 @@ def delete_calibration(services: InServices, calibration_id: CalibrationId, back
     """Delete a calibration cache that no sweep and no conversion used."""
     with services.database.write() as session:
         resources.remove(session, CalibrationRow, calibration_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)

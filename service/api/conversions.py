@@ -135,4 +135,4 @@ def delete_conversion(services: InServices, conversion_id: ConversionId, backgro
     """Delete a conversion with its files; one that has not ended is given up."""
     with services.database.write() as session:
         conversions.remove(session, conversion_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
-from service.api.deps import Cursor, InServices, Limit, Name, Services
+from service.api.deps import Cursor, InServices, Limit, Name, ProjectServices
 from service.api.problems import documented
 from service.api.tidying import tidy
 from service.api.times import instant
@@ -88,7 +88,7 @@ async def upload_dataset(
 ) -> DatasetView:
     """Send an .npz, .safetensors, Parquet or zip file as the body."""
     parsed = _preprocessing(preprocessing)
-    async with receive(request, services.blobs, limit=services.settings.max_dataset_bytes) as writer:
+    async with receive(request, services, limit=services.settings.max_dataset_bytes) as writer:
         row, queue = await run_in_threadpool(_store, services, writer, name, parsed)
     if queue is None:
         response.status_code = 200
@@ -112,7 +112,7 @@ def _preprocessing(text: str | None) -> Preprocessing:
 
 
 def _store(
-    services: Services, writer: BlobWriter, name: str, preprocessing: Preprocessing
+    services: ProjectServices, writer: BlobWriter, name: str, preprocessing: Preprocessing
 ) -> tuple[DatasetRow, str | None]:
     sketch = inspect_dataset(writer.flush())
     blob = writer.commit()
@@ -148,4 +148,4 @@ def delete_dataset(services: InServices, dataset_id: DatasetId, background: Back
     """Delete an evaluation set that no sweep used."""
     with services.database.write() as session:
         resources.remove(session, DatasetRow, dataset_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)

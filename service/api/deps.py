@@ -1,13 +1,19 @@
 """What endpoints ask for, as annotated types."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header, Query, Request
 
+from service.api.access import Caller
+from service.domain.tenant import Tenant
 from service.settings import Settings
 from service.store.blobs import BlobStore
-from service.store.database import Database
+from service.store.database import Database, ProjectDatabase
+
+SEARCHES = 2
+"""At once: each is bounded by its nodes, but may keep a processor busy for seconds."""
 
 
 class Publisher(Protocol):
@@ -22,22 +28,49 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """What the API works with."""
+    """What the API works with: the whole installation.
+
+    ``searches``: the threads that may search for lists, apart from all other requests'.
+    """
 
     settings: Settings
     database: Database
     blobs: BlobStore
     hints: Publisher
+    searches: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(SEARCHES))
 
 
-def services_of(request: Request) -> Services:
+@dataclass(frozen=True)
+class ProjectServices:
+    """What a request works with that belongs to a project: of the database it sees that project alone.
+
+    ``whole``: the installation, for what is nobody's, such as files that nothing names any more.
+    """
+
+    settings: Settings
+    database: ProjectDatabase
+    blobs: BlobStore
+    hints: Publisher
+    whole: Services
+
+
+def installation_of(request: Request) -> Services:
     """The services of the application that this request came to."""
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
 
 
-InServices = Annotated[Services, Depends(services_of)]
+def services_of(request: Request) -> ProjectServices:
+    """The services as the caller's project sees them."""
+    whole, caller = installation_of(request), request.state.caller
+    assert isinstance(caller, Caller)
+    database = whole.database.of(Tenant(caller.project_id, whole.settings.limits))
+    return ProjectServices(whole.settings, database, whole.blobs, whole.hints, whole)
+
+
+InInstallation = Annotated[Services, Depends(installation_of)]
+InServices = Annotated[ProjectServices, Depends(services_of)]
 
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 Name = Annotated[

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from service.api.deps import Services
+from service.api.deps import ProjectServices
 from service.api.streamed import AskedPart, streamed
 from service.store.blobs import Blob
 from service.store.tables import ArtifactRow, ConversionFileRow
@@ -41,7 +41,7 @@ def listed(rows: Iterable[ArtifactRow | ConversionFileRow], folder: str) -> list
 
 
 def sent(
-    services: Services, row: ArtifactRow | ConversionFileRow, part: AskedPart, *, download: bool = False
+    services: ProjectServices, row: ArtifactRow | ConversionFileRow, part: AskedPart, *, download: bool = False
 ) -> Response:
     """The file as a response; ``download``: to be kept under its name rather than shown."""
     headers = {"Cache-Control": "no-cache"}

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.api.deps import InServices, Services
+from service.api.deps import InInstallation, Services
 from service.api.problems import documented
 from service.domain.errors import Unavailable
 from service.store.tables import SweepRow
@@ -38,7 +38,7 @@ async def get_health() -> Health:
 
 
 @router.get("/readyz", responses=documented(503))
-async def get_readiness(services: InServices) -> Readiness:
+async def get_readiness(services: InInstallation) -> Readiness:
     """503 while the database or the files are away. Without the broker work starts late: 200, degraded."""
     await run_in_threadpool(_ask_database, services)
     await run_in_threadpool(services.blobs.check)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from service.api.deps import Cursor, InServices, Limit, Name, Services
+from service.api.deps import Cursor, InServices, Limit, Name, ProjectServices
 from service.api.problems import Forbidden, documented
 from service.api.tidying import tidy
 from service.api.times import instant
@@ -75,7 +75,7 @@ async def upload_model(request: Request, response: Response, services: InService
 
     The same bytes again give the model that is there.
     """
-    async with receive(request, services.blobs, limit=services.settings.max_model_bytes) as writer:
+    async with receive(request, services, limit=services.settings.max_model_bytes) as writer:
         row, queue = await run_in_threadpool(_store, services, writer, name)
     if queue is None:
         response.status_code = 200
@@ -85,13 +85,13 @@ async def upload_model(request: Request, response: Response, services: InService
     return ModelView.of(row)
 
 
-def _refuse_unless_permitted(services: Services, model_format: ModelFormat) -> None:
+def _refuse_unless_permitted(services: ProjectServices, model_format: ModelFormat) -> None:
     """Who may send which format: the one place where that is decided."""
     if model_format is ModelFormat.PT2 and not services.settings.pt2_allowed:
         raise Forbidden(WHY_NO_PT2, code="pt2-not-allowed")
 
 
-def _store(services: Services, writer: BlobWriter, name: str) -> tuple[ModelRow, str | None]:
+def _store(services: ProjectServices, writer: BlobWriter, name: str) -> tuple[ModelRow, str | None]:
     model_format = inspect_model(writer.flush())
     _refuse_unless_permitted(services, model_format)
     blob = writer.commit()
@@ -119,4 +119,4 @@ def delete_model(services: InServices, model_id: ModelId, background: Background
     """Delete a model that no sweep and no conversion used."""
     with services.database.write() as session:
         resources.remove(session, ModelRow, model_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)

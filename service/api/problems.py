@@ -15,7 +15,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.domain.errors import Conflict, InvalidInput, NotFound, QuantsieveError, Unavailable
+from service.domain.errors import Conflict, InvalidInput, NotFound, QuantsieveError, QuotaExceeded, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_VALUE = 200
@@ -28,6 +28,22 @@ class Forbidden(QuantsieveError):
     """The operator, or the rules against other web sites, do not allow the request."""
 
     code = "forbidden"
+
+
+class Unauthorized(QuantsieveError):
+    """The request names no caller that is known here."""
+
+    code = "key-missing"
+
+
+class TooManyRequests(QuantsieveError):
+    """A key makes more requests than it may; ``seconds``: until the next one is taken."""
+
+    code = "too-many-requests"
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class TooLarge(QuantsieveError):
@@ -44,11 +60,14 @@ class BadRequest(QuantsieveError):
 
 STATUS: Mapping[type[QuantsieveError], int] = {
     BadRequest: 400,
+    Unauthorized: 401,
     Forbidden: 403,
+    QuotaExceeded: 403,
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
     InvalidInput: 422,
+    TooManyRequests: 429,
     Unavailable: 503,
 }
 
@@ -112,8 +131,15 @@ def response_of(error: QuantsieveError) -> Response:
     status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
     field = error.field if isinstance(error, InvalidInput) else None
     errors = [FieldError(field=field, message=error.message)] if field else []
-    retry = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 or error.code.endswith("-not-ready") else {}
-    return problem_response(status, error.code, error.message, errors=errors, headers=retry)
+    return problem_response(status, error.code, error.message, errors=errors, headers=_headers(error, status))
+
+
+def _headers(error: QuantsieveError, status: int) -> dict[str, str]:
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(math.ceil(error.seconds))}
+    return {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 or error.code.endswith("-not-ready") else {}
 
 
 def _ours(_request: Request, error: Exception) -> Response:
@@ -168,6 +194,11 @@ def _gone(_request: Request, _error: Exception) -> Response:
 
 
 def _database(_request: Request, error: Exception) -> Response:
+    return database_problem(error)
+
+
+def database_problem(error: Exception) -> Response:
+    """The problem document of a driver's error: the database does not answer."""
     log.error("the database failed: %s", error)
     return response_of(Unavailable("the database does not answer; try again", code="database-unavailable"))
 

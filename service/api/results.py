@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Response
 from pydantic import BaseModel
 
-from service.api.deps import InServices, Services
+from service.api.deps import InServices, ProjectServices
 from service.api.downloads import ArtifactView, listed, sent
 from service.api.problems import documented
 from service.api.streamed import FILE, Part
@@ -92,7 +92,7 @@ def get_artifact(
     return sent(services, _artifact(services, sweep_id, name), part, download=True)
 
 
-def _artifact(services: Services, sweep_id: str, name: str) -> ArtifactRow:
+def _artifact(services: ProjectServices, sweep_id: str, name: str) -> ArtifactRow:
     with services.database.read() as session:
         _ready(sweeps.get(session, sweep_id))
         rows = sweeps.artifacts(session, sweep_id)

@@ -1,25 +1,29 @@
-"""Selections: another budget, cost, pins or algorithm, decided again from what a sweep has measured."""
+"""Selections: another budget, cost, pins or algorithm, decided again from what a sweep has measured, or measures."""
 
 from datetime import datetime
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Path, Response
+from anyio import to_thread
+from fastapi import APIRouter, BackgroundTasks, Body, Path, Response
 from pydantic import BaseModel
 
-from service.api.admission import check_question
-from service.api.deps import InServices
+from service.api.admission import check_question, check_workers
+from service.api.deps import InServices, ProjectServices
 from service.api.problems import documented
 from service.api.results import ended_or
-from service.api.sweeps import SweepId
-from service.api.times import instant
+from service.api.selection_views import SelectionView
+from service.api.sweeps import POLL_SECONDS, SweepId
+from service.api.tidying import tidy
 from service.domain.costs import CostName
 from service.domain.errors import Conflict, InvalidInput
 from service.domain.results import Interval, PredictedDrop
-from service.domain.selections import Selected, SelectionQuestion, SelectionStatus
-from service.domain.settings import Budget, SelectionAlgorithm, SweepMethod, SweepSettings
-from service.domain.states import SweepState
-from service.store import selections, sweeps
-from service.store.tables import DatasetRow, SelectionRow, SweepRow
+from service.domain.selections import SelectionQuestion, SelectionStatus
+from service.domain.settings import BackendName, Budget, SelectionAlgorithm, SweepMethod, SweepSettings
+from service.domain.states import SelectionState, SweepState
+from service.store import progress, selections, sweeps, workers
+from service.store.kept import KeptResults
+from service.store.tables import DatasetRow, SweepRow
 
 router = APIRouter(prefix="/v1/sweeps/{sweep_id}/selections", tags=["selections"])
 
@@ -30,6 +34,7 @@ Asked = Annotated[
     Body(
         openapi_examples={
             "a smaller budget": {"value": {"budget": {"max_drop": 0.005}}},
+            "measured, not only predicted": {"value": {"budget": {"max_drop": 0.005}, "verify": True}},
             "another cost": {"value": {"selection": {"cost": "weight_bytes"}, "budget": {"max_drop": 0.01}}},
             "a layer that must not be int8": {
                 "value": {"selection": {"never_int8": ["head.*"]}, "budget": {"max_drop": 0.01, "relative": True}}
@@ -39,39 +44,16 @@ Asked = Annotated[
 ]
 
 
-class SelectionView(BaseModel):
-    """A selection: what was asked, with the algorithm and the held-out share in force, and the answer.
-
-    ``state`` verified: by lists that the sweep had measured already; predicted: an estimate, nothing of it is measured.
-    The confidence of a decision is that of one question; of the best of many it is less.
-    """
-
-    id: str
-    sweep: str
-    question: SelectionQuestion
-    result: Selected
-    created_at: datetime
-
-    @classmethod
-    def of(cls, row: SelectionRow) -> "SelectionView":
-        """The view of a stored row."""
-        return cls(
-            id=row.id,
-            sweep=row.sweep_id,
-            question=SelectionQuestion.model_validate(row.settings),
-            result=Selected.model_validate(row.result),
-            created_at=instant(row.created_at),
-        )
-
-
 class SelectionSummary(BaseModel):
     """One row of the comparison of selections. ``floating``: how many layers stay in floating point.
 
-    ``cost_value`` is by ``cost``; ``measured``: the drop where the list was run.
+    ``answer``: by lists that were measured (verified), or an estimate (predicted). ``cost_value`` is by ``cost``;
+    ``measured``: the drop where the list was run.
     """
 
     id: str
-    state: str
+    state: SelectionState
+    answer: Literal["verified", "predicted"]
     status: SelectionStatus
     algorithm: str
     cost: CostName
@@ -89,7 +71,8 @@ class SelectionSummary(BaseModel):
         found = view.result
         return cls(
             id=view.id,
-            state=found.state,
+            state=view.state,
+            answer=found.state,
             status=found.status,
             algorithm=found.algorithm,
             cost=view.question.selection.cost,
@@ -109,13 +92,84 @@ class SelectionList(BaseModel):
     items: list[SelectionSummary]
 
 
-@router.post("", status_code=201, responses=documented(400, 404, 409))
-def create_selection(question: Asked, response: Response, services: InServices, sweep_id: SweepId) -> SelectionView:
+@router.post(
+    "",
+    status_code=201,
+    responses={202: {"model": SelectionView, "description": "Measuring is queued"}, **documented(400, 404, 409, 503)},
+)
+async def create_selection(
+    question: Asked, response: Response, services: InServices, sweep_id: SweepId
+) -> SelectionView:
     """Decide again, at once and without a worker.
 
     What the sweep has measured decides where it can (`verified`). Else the answer is an estimate (`predicted`): the
-    cheapest candidate whose predicted drop is within the budget, and the whole predicted curve.
+    cheapest candidate whose predicted drop is within the budget, and the whole predicted curve. With `verify` workers
+    then measure lists until it is a decision, as for a sweep; the estimate stands until it is.
     """
+    created = partial(_create, services, sweep_id, question)
+    view = await to_thread.run_sync(created, limiter=services.whole.searches)
+    response.headers["Location"] = view.links.self
+    if view.state.working:
+        response.status_code, response.headers["Retry-After"] = 202, POLL_SECONDS
+    return view
+
+
+@router.post("/{selection_id}/verify", status_code=202, responses=documented(404, 503))
+def verify_selection(
+    services: InServices, response: Response, sweep_id: SweepId, selection_id: SelectionId
+) -> SelectionView:
+    """Have lists measured for a selection that is predicted only; any other stays as it is."""
+    with services.database.write() as session:
+        check_workers(BackendName(sweeps.get(session, sweep_id).backend), workers.live(session))
+        row, queue = selections.verify(session, sweep_id, selection_id)
+        view = SelectionView.of(row, progress.of_selection(session, row))
+    if queue is not None:
+        services.hints.publish(queue)
+    response.headers["Retry-After"] = POLL_SECONDS
+    return view
+
+
+@router.post("/{selection_id}/cancel", status_code=202, responses=documented(404))
+def cancel_selection(services: InServices, sweep_id: SweepId, selection_id: SelectionId) -> SelectionView:
+    """Cancel the measuring: at once, or as soon as its workers look. What is not being measured stays as it is."""
+    with services.database.write() as session:
+        row = selections.cancel(session, sweep_id, selection_id)
+        return SelectionView.of(row, progress.of_selection(session, row))
+
+
+@router.get("", responses=documented(404))
+def list_selections(services: InServices, sweep_id: SweepId) -> SelectionList:
+    """What was asked of a sweep, side by side."""
+    with services.database.read() as session:
+        rows = selections.of_sweep(session, sweep_id)
+        views = [SelectionView.of(row, progress.of_selection(session, row)) for row in rows]
+    return SelectionList(items=[SelectionSummary.of(view) for view in views])
+
+
+@router.get("/{selection_id}", responses=documented(404))
+def get_selection(
+    services: InServices, response: Response, sweep_id: SweepId, selection_id: SelectionId
+) -> SelectionView:
+    """One selection, with its curve; how far the measuring is, where there is any."""
+    with services.database.read() as session:
+        row = selections.get(session, sweep_id, selection_id)
+        view = SelectionView.of(row, progress.of_selection(session, row))
+    if view.state.working:
+        response.headers["Retry-After"] = POLL_SECONDS
+    return view
+
+
+@router.delete("/{selection_id}", status_code=204, responses=documented(404))
+def delete_selection(
+    services: InServices, sweep_id: SweepId, selection_id: SelectionId, background: BackgroundTasks
+) -> None:
+    """Delete a selection, however far its measuring is; the sweep and its decision stay as they are."""
+    with services.database.write() as session:
+        selections.remove(session, sweep_id, selection_id)
+    background.add_task(tidy, services)
+
+
+def _create(services: ProjectServices, sweep_id: str, question: SelectionQuestion) -> SelectionView:
     # here, since the service starts without the libraries of the search
     from service.selection.evidence import Evidence
     from service.selection.what_if import what_if
@@ -124,34 +178,20 @@ def create_selection(question: Asked, response: Response, services: InServices, 
         sweep = sweeps.get(session, sweep_id)
         evidence = Evidence.model_validate(_evidence(sweep))
         dataset = session.get_one(DatasetRow, sweep.dataset_id)
+        if question.verify:
+            check_workers(BackendName(sweep.backend), workers.live(session))
     in_force = _in_force(SweepSettings.model_validate(sweep.settings), question, dataset, held_out=evidence.held_out)
-    found = what_if(evidence, in_force.selection, in_force.budget)
+    kept = KeptResults(services.whole.database, services.blobs)
+    found = what_if(evidence, in_force.selection, in_force.budget, kept)
+    queue = None
     with services.database.write() as session:
-        view = SelectionView.of(selections.add(session, sweep_id, in_force, found))
-    response.headers["Location"] = f"/v1/sweeps/{sweep_id}/selections/{view.id}"
+        row = selections.add(session, sweep_id, in_force, found)
+        if question.verify:
+            row, queue = selections.verify(session, sweep_id, row.id)
+        view = SelectionView.of(row, progress.of_selection(session, row))
+    if queue is not None:
+        services.hints.publish(queue)
     return view
-
-
-@router.get("", responses=documented(404))
-def list_selections(services: InServices, sweep_id: SweepId) -> SelectionList:
-    """What was asked of a sweep, side by side."""
-    with services.database.read() as session:
-        views = [SelectionView.of(row) for row in selections.of_sweep(session, sweep_id)]
-    return SelectionList(items=[SelectionSummary.of(view) for view in views])
-
-
-@router.get("/{selection_id}", responses=documented(404))
-def get_selection(services: InServices, sweep_id: SweepId, selection_id: SelectionId) -> SelectionView:
-    """One selection, with its curve."""
-    with services.database.read() as session:
-        return SelectionView.of(selections.get(session, sweep_id, selection_id))
-
-
-@router.delete("/{selection_id}", status_code=204, responses=documented(404))
-def delete_selection(services: InServices, sweep_id: SweepId, selection_id: SelectionId) -> None:
-    """Delete a selection; the sweep and its decision stay as they are."""
-    with services.database.write() as session:
-        selections.remove(session, sweep_id, selection_id)
 
 
 def _evidence(sweep: SweepRow) -> dict[str, object]:

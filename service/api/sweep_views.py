@@ -21,6 +21,16 @@ class ProgressView(BaseModel):
     units_done: int
     units_total: int
 
+    @classmethod
+    def of(cls, progress: Progress) -> "ProgressView":
+        """The view of what was computed."""
+        return cls(
+            fraction=progress.fraction,
+            estimated=progress.estimated,
+            units_done=progress.units_done,
+            units_total=progress.units_total,
+        )
+
 
 class Message(BaseModel):
     """A warning or a problem: a stable code, and a sentence for people."""
@@ -88,12 +98,7 @@ class SweepView(BaseModel):
             id=row.id,
             state=SweepState(row.state),
             phase=Phase(row.phase),
-            progress=ProgressView(
-                fraction=progress.fraction,
-                estimated=progress.estimated,
-                units_done=progress.units_done,
-                units_total=progress.units_total,
-            ),
+            progress=ProgressView.of(progress),
             eta_seconds=progress.eta_seconds,
             cancel_requested=row.cancel_requested,
             problem=problem,

@@ -80,4 +80,4 @@ def delete_sweep(services: InServices, sweep_id: SweepId, background: Background
     """Delete an ended sweep with its results and files."""
     with services.database.write() as session:
         sweeps.remove(session, sweep_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 
+from service.api.deps import ProjectServices
 from service.api.problems import BadRequest, TooLarge
 from service.domain.errors import RejectedFile, Unavailable
-from service.store.blobs import BlobStore, BlobWriter
+from service.store import quotas
+from service.store.blobs import Blob, BlobWriter
 
 PIECE_BYTES = 2**20
 BODY = {
@@ -21,14 +23,16 @@ BODY = {
 
 
 @asynccontextmanager
-async def receive(request: Request, blobs: BlobStore, *, limit: int) -> AsyncIterator[BlobWriter]:
-    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes."""
+async def receive(request: Request, services: ProjectServices, *, limit: int) -> AsyncIterator[BlobWriter]:
+    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes, and QuotaExceeded."""
     _check_headers(request, limit)
     try:
-        with blobs.writer() as writer:
+        with services.blobs.writer() as writer:
             await _copy(request, writer, limit)
             if writer.size == 0:
                 raise RejectedFile("the body is empty; send the file itself as the body")
+            # before it is kept: what is refused must not fill the disk until somebody tidies
+            await run_in_threadpool(_check_quota, services, writer.blob)
             yield writer
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -46,6 +50,11 @@ async def _copy(request: Request, writer: BlobWriter, limit: int) -> None:
             await run_in_threadpool(writer.write, bytes(piece))
             piece.clear()
     await run_in_threadpool(writer.write, bytes(piece))
+
+
+def _check_quota(services: ProjectServices, blob: Blob) -> None:
+    with services.database.write() as session:
+        quotas.check_upload(session, blob)
 
 
 def _check_headers(request: Request, limit: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from service.api.deps import InServices
+from service.api.deps import InInstallation
 from service.api.times import instant
 from service.store import workers
 
@@ -36,7 +36,7 @@ class WorkerList(BaseModel):
 
 
 @router.get("")
-def list_workers(services: InServices) -> WorkerList:
+def list_workers(services: InInstallation) -> WorkerList:
     """The workers that live."""
     with services.database.read() as session:
         rows = workers.live(session)

@@ -14,6 +14,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 PIPE_WIDTH = 120
+SECRET = frozenset({"key_pepper"})
+"""Settings whose values are never shown."""
 
 
 def stderr() -> Console:
@@ -38,8 +40,9 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    name = "QUANTSIEVE_" + "_".join(str(part) for part in first["loc"]).upper()
-    say_error(f"{name}: {first['input']!r} is wrong: {first['msg']}")
+    field = str(first["loc"][0])
+    shown = "what it holds" if field in SECRET else repr(first["input"])
+    say_error(f"QUANTSIEVE_{field.upper()}: {shown} is wrong: {first['msg']}")
     raise typer.Exit(EXIT_USAGE)
 
 

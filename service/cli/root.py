@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service import __version__
-from service.cli import sweep
+from service.cli import keys, sweep
 from service.cli.convert import convert
 from service.cli.doctor import doctor
 from service.cli.lint_qdq import lint_qdq
@@ -28,6 +28,7 @@ app.command()(serve)
 app.command()(api)
 app.command()(run)
 app.add_typer(sweep.app, name="sweep")
+app.add_typer(keys.app, name="keys")
 app.command()(convert)
 app.command()(lint_qdq)
 app.command()(doctor)

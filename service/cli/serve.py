@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.api.access import Access, access_of
 from service.cli.problems import read_settings, stderr
 from service.embedded.server import EmbeddedServer
 from service.settings import Settings
@@ -46,11 +47,23 @@ def _serve(embedded: EmbeddedServer) -> None:
         # the one line on standard output: scripts read the URL from it
         print(f"quantsieve is serving at {server.url}", flush=True)
         out.print(
-            f"  data   {server.settings.data_dir}\n  broker {broker}\n  API    {server.url}/openapi.json", markup=False
+            f"  data   {server.settings.data_dir}\n  broker {broker}\n  API    {server.url}/openapi.json\n"
+            f"  keys   {_keys(server.settings)}",
+            markup=False,
         )
         out.print("  Ctrl-C stops it", markup=False)
         stop.wait(server)
         out.print("stopping; once more to stop at once", markup=False)
+
+
+def _keys(settings: Settings) -> str:
+    match access_of(settings):
+        case Access.LOCAL:
+            return f"Authorization: Bearer $(cat {settings.key_file})"
+        case Access.KEYS:
+            return "required; `quantsieve keys create` makes one"
+        case Access.OPEN:
+            return "none: everybody who reaches this address may do everything"
 
 
 class _Stop:

@@ -1,4 +1,4 @@
-"""``quantsieve sweep``: submit, status, wait, cancel, report."""
+"""``quantsieve sweep``: submit, select, status, wait, cancel, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from service.cli.flow import Order, check_order, follow, say_warnings, show_resu
 from service.cli.options import SweepOptions, takes_sweep_options
 from service.cli.problems import Commands, read_settings, stdout
 from service.cli.run import DataArgument, ModelArgument, UrlOption
+from service.cli.select import select
 from service.cli.status import SweepStatus, time_left
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Submit sweeps to a running server, and follow them.")
@@ -28,6 +29,9 @@ def submit_sweep(options: SweepOptions, *, model: ModelArgument, data: DataArgum
         sweep = submit(connection, order)
     say_warnings(sweep)
     typer.echo(sweep.id)
+
+
+app.command()(select)
 
 
 @app.command()

@@ -5,6 +5,7 @@ QuantsieveError
 │   └── RejectedFile    the caller: an uploaded model or evaluation set cannot be used
 ├── NotFound            the caller: no such resource
 ├── Conflict            the caller: the resource is not in a state that allows this (yet)
+├── QuotaExceeded       the caller, or the operator: the project has all that it may have
 ├── Unavailable         the operator: nothing here can do that now
 ├── LayerFailure        nobody: this one layer cannot be measured; the sweep goes on without it
 ├── SweepFailure        the caller: the whole sweep cannot go on, and why
@@ -57,6 +58,12 @@ class Conflict(QuantsieveError):
     """The resource is not in a state that allows the request."""
 
     code = "conflict"
+
+
+class QuotaExceeded(QuantsieveError):
+    """A project has as much as it may have; the message says how much that is, and how much is allowed."""
+
+    code = "quota-exceeded"
 
 
 class Unavailable(QuantsieveError):

@@ -68,6 +68,47 @@ def move_conversion(current: ConversionState, target: ConversionState) -> Conver
     return target
 
 
+class SelectionState(StrEnum):
+    """Of a selection that is asked of a decided sweep. The last three are terminal.
+
+    ``predicted``: an estimate that nobody asked to have measured; ``done``: answered by what was measured.
+    """
+
+    PREDICTED = "predicted"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing leaves it."""
+        return not SELECTION_MOVES[self]
+
+    @property
+    def working(self) -> bool:
+        """Whether lists are being measured for it, or will be."""
+        return self in (SelectionState.QUEUED, SelectionState.RUNNING)
+
+
+SELECTION_MOVES: dict[SelectionState, frozenset[SelectionState]] = {
+    SelectionState.PREDICTED: frozenset({SelectionState.QUEUED}),
+    SelectionState.QUEUED: frozenset({SelectionState.RUNNING, SelectionState.FAILED, SelectionState.CANCELLED}),
+    SelectionState.RUNNING: frozenset({SelectionState.DONE, SelectionState.FAILED, SelectionState.CANCELLED}),
+    SelectionState.DONE: frozenset(),
+    SelectionState.FAILED: frozenset(),
+    SelectionState.CANCELLED: frozenset(),
+}
+
+
+def move_selection(current: SelectionState, target: SelectionState) -> SelectionState:
+    """The new state of a selection; raises IllegalMove where the table of moves does not allow it."""
+    if target not in SELECTION_MOVES[current]:
+        raise IllegalMove(f"a selection cannot go from {current} to {target}")
+    return target
+
+
 class Phase(StrEnum):
     """The phases of a sweep, in order. Only some methods probe or scout; ``select`` and ``verify`` alternate."""
 
@@ -82,7 +123,10 @@ class Phase(StrEnum):
 
 
 class UnitKind(StrEnum):
-    """What a work unit does: check an upload, convert a model, or one piece of one phase of a sweep."""
+    """What a work unit does: check an upload, convert a model, or one piece of one phase of a sweep.
+
+    ``select`` and ``verify`` are also what a selection is made of that is asked of a decided sweep.
+    """
 
     CHECK_MODEL = "check_model"
     CHECK_DATASET = "check_dataset"

@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from pydantic import SecretStr
 
+from service.api.access import Access, access_of
 from service.app import create_app
 from service.domain.errors import InvalidInput, Unavailable
 from service.embedded.broker import EmbeddedBroker, embedded_broker
@@ -60,6 +62,11 @@ class EmbeddedServer:
     ) -> None:
         self._stack.close()
 
+    @property
+    def key(self) -> str | None:
+        """The key of this machine, which lies in the data folder; None where it opens nothing."""
+        return self.settings.key_file.read_text().strip() if access_of(self.settings) is Access.LOCAL else None
+
     def worker_problem(self) -> str | None:
         """Why no work will be done, with the end of the worker's output; None while all is well."""
         if self.worker is None or self.worker.early_deaths < HOPELESS_DEATHS:
@@ -72,6 +79,7 @@ class EmbeddedServer:
             self.worker.kill_now()
 
     def _start(self, stack: ExitStack) -> None:
+        access_of(self.settings)  # raises before anything is started
         data_dir = self.settings.data_dir.expanduser().resolve()
         _make_private(data_dir)
         lock = stack.enter_context(DataDirLock(data_dir))
@@ -139,12 +147,12 @@ def _worker(settings: Settings, *, run_dir: Path, log_dir: Path) -> ChildProcess
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a worker that belongs to this server: the same settings, the same code."""
+    """The environment of a worker that belongs to this server: the same settings but its secrets, the same code."""
     environment = dict(os.environ)
     for name, value in settings.model_dump(mode="json").items():
         variable = f"QUANTSIEVE_{name.upper()}"
         environment.pop(variable, None)
-        if value is not None:
+        if value is not None and not isinstance(getattr(settings, name), SecretStr):
             environment[variable] = os.pathsep.join(value) if isinstance(value, list) else str(value)
     root = str(Path(__file__).resolve().parents[2])
     if root not in site.getsitepackages():

@@ -14,6 +14,8 @@ from service.reports.ranking_chart import tick_label
 from service.reports.svg import drawing, element
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1080.0, 400.0, 64.0, 1062.0, 30.0, 340.0
+BESIDE, SPREAD = 9.0, 42.0
+"""Points of one cost stand so far apart, and all of them within so much."""
 BUDGETS_SHOWN = 6.0
 """Drops of more than so many budgets lie beyond the upper edge: near the budget is where the choice was made."""
 
@@ -36,9 +38,11 @@ class ParetoPlot:
             f"{counted(sum(not each.control for each in self.pareto.drawn), 'list')} as measured on {samples}; "
             "the tables hold the numbers"
         )
-        parts = [*self._grid(), *self._budget(), self._curve(), *(self._point(each) for each in self.pareto.drawn)]
+        parts = [*self._grid(), *self._budget(), self._curve()]
+        parts += [self._callout(x, each) for x, each in self._placed() if each.chosen]
+        parts += [self._point(x, each) for x, each in self._placed()]
         # labels last, so that no whisker crosses them
-        parts += [self._label(each) for each in self.pareto.drawn if each.chosen or each.name]
+        parts += [self._label(x, each) for x, each in self._placed() if each.name and not each.chosen]
         return drawing("pareto", title, *parts, width=WIDTH, height=HEIGHT)
 
     def _grid(self) -> list[Markup]:
@@ -96,8 +100,19 @@ class ParetoPlot:
         x, y = self.x.beyond(each.cost), self.y.beyond(drop.value)
         return element("circle", element("title", told), cx=x, cy=y, r=2, class_="candidate")
 
-    def _point(self, each: ParetoPoint) -> Markup:
-        x, y, drop = self.x.at(each.cost or 0.0), self.y.at(each.drop.value or 0.0), each.drop
+    def _placed(self) -> list[tuple[float, ParetoPoint]]:
+        """Each point with its place along the costs; those of one cost stand side by side."""
+        together: dict[float, list[ParetoPoint]] = {}
+        for each in self.pareto.drawn:
+            together.setdefault(round(self.x.at(each.cost or 0.0), 1), []).append(each)
+        found = []
+        for x, several in together.items():
+            gap = min(BESIDE, SPREAD / len(several))
+            found += [(x + gap * (place - (len(several) - 1) / 2), each) for place, each in enumerate(several)]
+        return found
+
+    def _point(self, x: float, each: ParetoPoint) -> Markup:
+        y, drop = self.y.at(each.drop.value or 0.0), each.drop
         kind = {True: "within", False: "over", None: "open"}[each.within_budget]
         parts = [element("title", self._told(each))]
         if drop.low is not None and drop.high is not None and drop.low < self.y.high:
@@ -120,12 +135,17 @@ class ParetoPlot:
         told += "the reference" if not each.drop.samples else f"drop {self.quantity.phrase(each.drop)}"
         return told + (f", measured on {each.drop.samples:,} samples" if each.drop.samples else "")
 
-    def _label(self, each: ParetoPoint) -> Markup:
-        """Beside the mark, on the side where there is room; under the whisker for the chosen list."""
-        x, y = self.x.at(each.cost or 0.0), self.y.at(each.drop.value or 0.0)
-        words = [] if each.name is None else [each.name]
-        words += [f"chosen, {counted(each.fallback, 'layer')} in float"] if each.chosen else []
-        text = ", ".join(words)
+    def _callout(self, x: float, each: ParetoPoint) -> Markup:
+        """The chosen list, named above the drawing, where no other mark is; a line leads down to it."""
+        told = f"chosen: {each.name or counted(each.fallback, 'layer') + ' in float'}"
+        anchor = "end" if x > RIGHT - 120 else "start" if x < LEFT + 120 else "middle"
+        y = self.y.at(each.drop.value or 0.0) - 11
+        line = element("line", x1=x, x2=x, y1=TOP - 6, y2=max(y, TOP), class_="callout")
+        return element("g", line, element("text", told, x=x, y=TOP - 12, class_=f"note {anchor}"))
+
+    def _label(self, x: float, each: ParetoPoint) -> Markup:
+        """Beside the mark, on the side where there is room."""
+        y, text = self.y.at(each.drop.value or 0.0), each.name or ""
         if self._is_beyond(each):
             text += f", {self.quantity.with_unit(each.drop.value)}"
         right = x > (LEFT + RIGHT) / 2

@@ -6,6 +6,7 @@ from typing import Self
 from service.domain.layers import ALL_INT8
 from service.domain.results import CurvePoint, Decision, Interval, PredictedDrop
 from service.reports.report import Report
+from service.selection.budget import Limit
 
 REFERENCE = Interval(value=0.0, low=None, high=None, method="the reference itself", samples=0)
 
@@ -14,6 +15,8 @@ REFERENCE = Interval(value=0.0, low=None, high=None, method="the reference itsel
 class ParetoPoint:
     """One list that was measured. ``name``: of a list that everybody knows (all int8, all float).
 
+    ``within_budget``: by its interval. True: the upper end is within; False: the lower end is beyond; None: neither is
+    sure, or there is no budget.
     ``cost`` None: it is no candidate (it splits a group, or a pin forbids it), and is not drawn. ``control``: measured
     as a control on all samples, or the reference itself; not a list that was tried.
     """
@@ -72,7 +75,7 @@ def _measured(decision: Decision) -> list[ParetoPoint]:
             cost=each.cost,
             drop=each.score.drop,
             predicted=each.predicted,
-            within_budget=each.within_budget,
+            within_budget=_within(each.score.drop, decision.max_drop),
             chosen=each.fallback == chosen,
             name=None if each.fallback else "all int8",
         )
@@ -99,4 +102,8 @@ def _ends(report: Report, decision: Decision) -> list[ParetoPoint]:
 
 
 def _within(drop: Interval, limit: float | None) -> bool | None:
-    return None if limit is None or drop.value is None else drop.value <= limit
+    if limit is None or drop.low is None:
+        return None
+    if Limit(max_drop=limit).surely_holds(drop):
+        return True
+    return False if drop.low > limit else None

@@ -39,10 +39,10 @@ def candidates(
     ranking: Sequence[Ranked],
     sensitivities: Mapping[str, Interval],
 ) -> tuple[Candidate, ...]:
-    """By the algorithm that was asked for; groups of which a layer falls back do so as a whole, pins hold.
+    """By an algorithm that goes by the layers; groups of which a layer falls back do so as a whole, pins hold.
 
     ``threshold`` and ``top_k`` propose one list, by the sensitivities (by layer id) and by the ranking; ``greedy`` the
-    prefixes of the ranking, ``optimal`` the Pareto curve. Raises ValueError where no algorithm is named.
+    prefixes of the ranking. Raises ValueError for ``optimal``, which has a curve, and where no algorithm is named.
     """
     match selection.algorithm:
         case SelectionAlgorithm.THRESHOLD:
@@ -54,18 +54,21 @@ def candidates(
         case SelectionAlgorithm.GREEDY:
             order = [each.layer_id for each in ranking]
             return tuple(_widened(problem, order[:length]) for length in range(len(order) + 1))
-        case SelectionAlgorithm.OPTIMAL:
-            return optimal_candidates(problem)
-        case None:
-            raise ValueError("selection: no algorithm is in force")
+        case SelectionAlgorithm.OPTIMAL | None:
+            raise ValueError(f"selection.algorithm: {selection.algorithm} goes by no order of layers")
         case _ as unknown:
             assert_never(unknown)
 
 
-def greedy_candidates(problem: Problem, *, per_cost: bool) -> tuple[Candidate, ...]:
-    """Along the path, without those that are neither cheaper nor safer than another of it."""
+def greedy_candidates(problem: Problem, *, per_cost: bool, most: int | None = None) -> tuple[Candidate, ...]:
+    """Along the greedy path, without those that are neither cheaper nor safer than another of it.
+
+    ``most``: so many of its steps, evenly; all of them where it is None.
+    """
     path = greedy_path(problem, per_cost=per_cost)
-    found = [candidate(problem, path.configuration(steps)) for steps in range(len(path.order) + 1)]
+    every = range(len(path.order) + 1)
+    steps = every if most is None else sorted({round(place * every[-1] / (most - 1)) for place in range(most)})
+    found = [candidate(problem, path.configuration(each)) for each in steps]
     kept: list[Candidate] = []
     for each in sorted(found, key=lambda one: (one.cost, one.noise)):
         if not kept or each.noise < kept[-1].noise:

@@ -1,6 +1,7 @@
 """All that a sweep knows and a decision rests on, as one stored value; and the questions that can be asked of it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from service.domain.costs import CostModel, Precision
 from service.domain.layers import Frozen
@@ -9,12 +10,14 @@ from service.domain.settings import Budget, SelectionAlgorithm, SelectionSetting
 from service.selection.budget import limit_of
 from service.selection.candidates import Fallback, candidates
 from service.selection.costs import prices
+from service.selection.curve import Kept, NothingKept, optimal_curve, quick_curve
 from service.selection.groups import Pins, merged_groups, user_groups
 from service.selection.noise_fit import NoisyDrop
 from service.selection.problem import formulate
 from service.selection.ranking import Ranked
 from service.selection.verification import Judged, Verification, fit_of, next_step
 
+NOTHING_KEPT = NothingKept()
 NAMING = (SelectionAlgorithm.THRESHOLD, SelectionAlgorithm.TOP_K)
 """They name one list; the others look for the cheapest."""
 
@@ -36,8 +39,9 @@ class Evidence(Frozen):
 
     ``sensitivities``: what they were ranked by. ``noises``: what each layer's int8 adds to the output noise, by
     ``measure``, measured or estimated; ``drops``: what single layers do to the metric, where that was measured.
-    ``interactions``: estimates, of the same measure. ``fp32``: the metric on the samples of the choice.
-    ``held_out``: samples that lists are verified on and not chosen on; 0: they are the same.
+    ``interactions``: estimates, of the same measure. ``fp32``: the metric on the samples of the choice,
+    ``fp32_held_out`` on those held out, where it is known. ``held_out``: samples that lists are verified on and not
+    chosen on; 0: they are the same.
     """
 
     names: dict[str, str]
@@ -49,14 +53,19 @@ class Evidence(Frozen):
     interactions: tuple[Interaction, ...]
     costs: CostModel
     fp32: Interval
+    fp32_held_out: Interval | None = None
     measured: tuple[MeasuredList, ...]
     held_out: int
     fallback_precision: Precision = Precision.FP32
 
 
-def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget) -> Verification:
-    """The search that a selection asks for; raises InvalidInput where pins contradict or a cost is not known.
+def asked_of(
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT, *, quick: bool = False
+) -> Verification:
+    """The search that a selection asks for, its curve found where it was kept.
 
+    ``quick``: somebody waits, so that the curve of a large problem may be a shorter one, which the notes say.
+    Raises InvalidInput where pins contradict or a cost is not known.
     Layers that an engine makes one kernel decide together where something is searched for; a list that was asked for
     (by a threshold, by its length) is what it says, but for the caller's own groups.
     """
@@ -70,7 +79,11 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget) -
         evidence.noises,
         evidence.interactions,
     )
-    curve = candidates(problem, selection, evidence.ranking, evidence.sensitivities)
+    if selection.algorithm is SelectionAlgorithm.OPTIMAL:
+        curve, note = quick_curve(problem, kept) if quick else (optimal_curve(problem, kept), None)
+        problem = problem if note is None else replace(problem, notes=(*problem.notes, note))
+    else:
+        curve = candidates(problem, selection, evidence.ranking, evidence.sensitivities)
     return Verification(
         algorithm=selection.algorithm or SelectionAlgorithm.OPTIMAL,
         problem=problem,
@@ -83,9 +96,11 @@ def asked_of(evidence: Evidence, selection: SelectionSettings, budget: Budget) -
     )
 
 
-def step(evidence: Evidence, selection: SelectionSettings, budget: Budget) -> tuple[Fallback, ...] | Decision:
+def step(
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT
+) -> tuple[Fallback, ...] | Decision:
     """The lists that are to be measured next, on both parts of the samples, or the decision with its curve."""
-    asked = asked_of(evidence, selection, budget)
+    asked = asked_of(evidence, selection, budget, kept)
     answer = answered(evidence, selection, asked)
     if not isinstance(answer, Decision):
         return answer

@@ -33,6 +33,8 @@ FIRST_ROUND = (-4, -2, -1, 0, 1, 2, 4)
 NEIGHBOURS = (-1, 0, 1)
 SWAPS = 6
 """Measured in one round."""
+MOST = 40
+"""Lists measured for one question."""
 SPREAD = 8
 """Candidates measured first, evenly along the curve, where no drop is known at all."""
 
@@ -62,7 +64,7 @@ class Verification:
     limit: Limit
     names: Mapping[str, str]
     known: tuple[NoisyDrop, ...] = ()
-    most: int = 40
+    most: int = MOST
     improve: bool = True
     same_samples: bool = False
 
@@ -140,8 +142,8 @@ class _Search:
         passed = self._passed(chain)
         if passed:
             how = (
-                f"of {len(chain)} candidates in one sequence, {len(passed)} have an upper bound within the budget on "
-                "held-out samples; the cheapest of these"
+                f"of {len(chain)} candidates in one sequence, {len(passed)} {'has' if len(passed) == 1 else 'have'} an "
+                "upper bound within the budget on held-out samples; the cheapest of these"
             )
             return self._answer.met(passed[-1], how)
         drop = self._drop(chain[0])

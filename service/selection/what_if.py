@@ -1,10 +1,11 @@
-"""Another selection from the evidence of a sweep, at once: by what is measured if that decides, else by prediction.
+"""Another selection from the evidence of a sweep: by what is measured if that decides, else by prediction.
 
-Whatever was measured first decides, by the rules of the sweep itself; so its own question has its own answer. Only
-where more would have to be measured is the answer a prediction: the cheapest candidate that is thought to be within.
+Whatever was measured first decides, by the rules of the sweep itself; so its own question has its own answer, unless
+the sweep ended at its number of lists. Where more would have to be measured, that is asked for (``next_answer``), or
+the answer is a prediction (``what_if``): the cheapest candidate that is thought to be within.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.domain.errors import InvalidInput, SweepFailure
@@ -13,30 +14,50 @@ from service.domain.selections import Selected, SelectionStatus
 from service.domain.settings import Budget, SelectionAlgorithm, SelectionSettings
 from service.selection.budget import Limit, limit_of
 from service.selection.candidates import Fallback
+from service.selection.curve import Kept
 from service.selection.decide import Question, next_step
-from service.selection.evidence import Evidence, answered, asked_of, predicted_curve
+from service.selection.evidence import NOTHING_KEPT, Evidence, answered, asked_of, predicted_curve
 from service.selection.problem import within
-from service.selection.verification import Verification
+from service.selection.verification import MOST, Verification
 
 RELATIVE = "budget.relative"
 
 
-def what_if(evidence: Evidence, selection: SelectionSettings, budget: Budget) -> Selected:
-    """The answer; ``selection`` names its algorithm.
+def what_if(evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT) -> Selected:
+    """The answer at once; ``selection`` names its algorithm, ``kept`` may hold the curve. The effort is bounded.
 
     Raises InvalidInput where pins contradict or match nothing, where a cost is not known, and for a relative budget
     where the fp32 metric is zero or undefined.
     """
+    asked = _asked(evidence, selection, budget, kept, quick=True, before=len(evidence.measured))
+    found = _found(evidence, selection, asked)
+    return _verified(asked, found) if isinstance(found, Decision) else _predicted(asked)
+
+
+def next_answer(
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept = NOTHING_KEPT, *, before: int = 0
+) -> Selected | tuple[Fallback, ...]:
+    """The answer by what is measured, else the lists that are to be measured next; raises as ``what_if``.
+
+    ``before``: so many lists were not measured for this question, and do not count as such.
+    """
+    asked = _asked(evidence, selection, budget, kept, quick=False, before=before)
+    found = _found(evidence, selection, asked)
+    return _verified(asked, found) if isinstance(found, Decision) else found
+
+
+def _asked(
+    evidence: Evidence, selection: SelectionSettings, budget: Budget, kept: Kept, *, quick: bool, before: int
+) -> "_Asked":
     limit = _limit(evidence, budget)
-    asked = asked_of(evidence, selection, budget)
+    search = replace(asked_of(evidence, selection, budget, kept, quick=quick), most=MOST + before)
+    return _Asked(evidence, search, limit, predicted_curve(evidence, search))
+
+
+def _found(evidence: Evidence, selection: SelectionSettings, asked: "_Asked") -> tuple[Fallback, ...] | Decision:
     if selection.algorithm is SelectionAlgorithm.GREEDY:
-        found = next_step(_question(evidence, selection, limit), _measured_prefixes(evidence))
-    else:
-        found = answered(evidence, selection, asked)
-    curve = predicted_curve(evidence, asked)
-    if isinstance(found, Decision):
-        return _verified(_Asked(asked, limit, curve), found)
-    return _predicted(_Asked(asked, limit, curve))
+        return next_step(_question(evidence, selection, asked.limit), _measured_prefixes(evidence))
+    return answered(evidence, selection, asked.search)
 
 
 def _limit(evidence: Evidence, budget: Budget) -> Limit:
@@ -69,6 +90,7 @@ def _measured_prefixes(evidence: Evidence) -> dict[Fallback, VariantScore]:
 
 @dataclass(frozen=True)
 class _Asked:
+    evidence: Evidence
     search: Verification
     limit: Limit
     curve: tuple[CurvePoint, ...]
@@ -84,15 +106,30 @@ class _Asked:
             cost=problem.cost(problem.configuration(fallback)),
             max_drop=self.limit.max_drop,
             upper_within=within(interval.high, self.limit.max_drop) if interval and interval.high is not None else None,
-            notes=problem.notes,
+            notes=(*problem.notes, *_notes(found["decision"])),
             curve=self.curve,
+            all_int8=self._all_int8(),
+            fp32=self.evidence.fp32_held_out or self.evidence.fp32,
             **found,
         )
+
+    def _all_int8(self) -> VariantScore | None:
+        known = next((each for each in self.evidence.measured if not each.fallback), None)
+        return None if known is None else known.held_out or known.choice
 
     @property
     def all_floating(self) -> Fallback:
         """All that may be in floating point, which remains where nothing is within."""
         return self.search.problem.layers(self.search.problem.all_floating())
+
+
+def _notes(decision: Decision | None) -> tuple[str, ...]:
+    if decision is None or decision.confidence is None:
+        return ()
+    return (
+        f"the confidence of {100 * decision.confidence:g} % is that of this one question: the best of the answers to "
+        "several, by the same held-out samples, has less",
+    )
 
 
 def _verified(asked: _Asked, decision: Decision) -> Selected:

@@ -47,9 +47,14 @@ class BlobWriter:
         self._file.flush()
         return self.path
 
+    @property
+    def blob(self) -> Blob:
+        """What the file would be stored as, by what was written so far."""
+        return Blob(self._hash.hexdigest(), self.size)
+
     def commit(self) -> Blob:
         """Make the file durable, then visible under its hash; raises StorageUnavailable, and then it is not there."""
-        blob = Blob(self._hash.hexdigest(), self.size)
+        blob = self.blob
         self._keep(self.flush(), blob)
         return blob
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service.domain.conversion import ConversionSettings, ConversionSummary
 from service.domain.errors import NotFound
 from service.domain.states import ConversionState, ResourceState, UnitKind, move_conversion
+from service.store import quotas
 from service.store.blobs import Blob
 from service.store.clock import now
 from service.store.identifiers import Prefix, could_be_id, new_id
@@ -28,10 +29,11 @@ class ConvertedFile:
 def create(
     session: Session, settings: ConversionSettings, model: ModelRow, *, queue: str
 ) -> tuple[ConversionRow, str | None]:
-    """The conversion, and the queue to hint at (None: it waits for the model's check).
+    """The conversion, and the queue to hint at (None: it waits for the model's check); raises QuotaExceeded.
 
     ``model``: its row, and that of the cache, do not change until the transaction ends (``resources.share``).
     """
+    quotas.check_conversions(session)
     row = ConversionRow(
         id=new_id(Prefix.CONVERSION),
         model_id=model.id,

@@ -1,7 +1,8 @@
 """Connections and transactions, the same on SQLite and PostgreSQL; and the migrations that build the schema."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from alembic import command
+from service.domain.tenant import Tenant
+from service.store.tenancy import open_session
 
 SQLITE_BUSY_MS = 30_000
 
@@ -40,16 +43,20 @@ class Database:
         self._writer = self.engine.execution_options(quantsieve_write=True)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A session for reading; nothing of it is kept."""
-        with Session(self.engine, expire_on_commit=False) as session:
+    def read(self, tenant: Tenant | None = None) -> Iterator[Session]:
+        """A session for reading; nothing of it is kept. With a tenant it sees the rows of that project alone."""
+        with open_session(self.engine, tenant) as session:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, tenant: Tenant | None = None) -> Iterator[Session]:
         """A session in a writing transaction, committed at the end and rolled back on any error."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with open_session(self._writer, tenant) as session, session.begin():
             yield session
+
+    def of(self, tenant: Tenant) -> "ProjectDatabase":
+        """The database as a project sees it."""
+        return ProjectDatabase(self, tenant)
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the schema to ``revision``."""
@@ -72,6 +79,22 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+@dataclass(frozen=True)
+class ProjectDatabase:
+    """A database of which one project's rows are seen, as if there were no other project."""
+
+    _whole: Database = field(repr=False)
+    tenant: Tenant
+
+    def read(self) -> AbstractContextManager[Session]:
+        """A session for reading."""
+        return self._whole.read(self.tenant)
+
+    def write(self) -> AbstractContextManager[Session]:
+        """A session in a writing transaction; what it adds belongs to the project."""
+        return self._whole.write(self.tenant)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

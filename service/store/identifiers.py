@@ -19,6 +19,9 @@ class Prefix(StrEnum):
     SELECTION = "sel"
     UNIT = "unt"
     WORKER = "wrk"
+    KEY = "key"
+    AUDIT = "aud"
+    REQUEST = "req"
 
 
 def new_id(prefix: Prefix) -> str:

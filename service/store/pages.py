@@ -10,9 +10,18 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from service.domain.errors import InvalidInput
-from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow
+from service.store.tables import (
+    AuditRow,
+    CalibrationRow,
+    ConversionRow,
+    DatasetRow,
+    KeyRow,
+    ModelRow,
+    ProjectRow,
+    SweepRow,
+)
 
-Row = TypeVar("Row", ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow)
+Row = TypeVar("Row", ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow, KeyRow, ProjectRow, AuditRow)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How far a sweep is and how long it will still take, computed from its work units."""
+"""How far a sweep or a selection is and how long it will still take, computed from its work units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from service.domain.states import Phase, SweepState, UnitKind, UnitState
+from service.domain.states import Phase, SelectionState, SweepState, UnitKind, UnitState
 from service.store.clock import now
-from service.store.tables import SweepRow, UnitRow
+from service.store.tables import SelectionRow, SweepRow, UnitRow
 
 # where each phase begins and ends on the way from 0 to 1: measuring is nearly all of it
 SPAN = {
@@ -59,12 +59,22 @@ class Progress:
 
 def of_sweep(session: Session, sweep: SweepRow) -> Progress:
     """The progress of one sweep."""
+    return compute(_rounds(session, sweep.id), SweepState(sweep.state), Phase(sweep.phase), _clock(session))
+
+
+def of_selection(session: Session, selection: SelectionRow) -> Progress | None:
+    """The progress of what is measured for a selection; None where nothing ever was."""
+    rounds = _rounds(session, selection.id)
+    return compute_selection(rounds, SelectionState(selection.state), _clock(session)) if rounds else None
+
+
+def _clock(session: Session) -> float:
     clock = session.scalar(select(now()))
     assert clock is not None
-    return compute(_rounds(session, sweep.id), SweepState(sweep.state), Phase(sweep.phase), clock)
+    return float(clock)
 
 
-def _rounds(session: Session, sweep_id: str) -> list[Round]:
+def _rounds(session: Session, subject_id: str) -> list[Round]:
     done = UnitRow.state == UnitState.DONE
     share = case((done, 1.0), (UnitRow.state == UnitState.LEASED, UnitRow.progress), else_=0.0)
     query = (
@@ -77,7 +87,7 @@ def _rounds(session: Session, sweep_id: str) -> list[Round]:
             func.sum(UnitRow.cost * share),
             func.min(UnitRow.started_at),
         )
-        .where(UnitRow.sweep_id == sweep_id)
+        .where(UnitRow.subject_id == subject_id)
         .group_by(UnitRow.kind, UnitRow.round)
     )
     return [Round(UnitKind(row[0]), *row[1:]) for row in session.execute(query).tuples()]
@@ -95,6 +105,16 @@ def compute(rounds: Sequence[Round], state: SweepState, phase: Phase, clock: flo
     fraction = begin + (end - begin) * _within(rounds, phase)
     eta = None if state.terminal else _eta(rounds, phase, clock)
     return Progress(round(fraction, 4), phase is not Phase.REPORT, units_done, units, eta)
+
+
+def compute_selection(rounds: Sequence[Round], state: SelectionState, clock: float) -> Progress:
+    """The same of a selection, all of which is verification."""
+    units, units_done = sum(each.units for each in rounds), sum(each.units_done for each in rounds)
+    if state is SelectionState.DONE:
+        return Progress(1.0, False, units_done, units, 0.0)
+    fraction = _within(rounds, Phase.VERIFY)
+    eta = _eta(rounds, Phase.VERIFY, clock) if state.working else None
+    return Progress(round(fraction, 4), True, units_done, units, eta)
 
 
 def _within(rounds: Sequence[Round], phase: Phase) -> float:

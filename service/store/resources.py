@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service.domain.errors import Conflict, NotFound
 from service.domain.settings import BackendName, Preprocessing
 from service.domain.states import ResourceState, UnitKind
+from service.store import quotas
 from service.store.blobs import Blob
 from service.store.clock import now
 from service.store.identifiers import Prefix, could_be_id, new_id
@@ -92,6 +93,7 @@ def _existing_or_add(session: Session, existing: Any, row: Resource) -> Resource
     found: Resource | None = session.scalar(existing)
     if found is not None:
         return found
+    quotas.check_bytes(session, row.size)
     try:
         with session.begin_nested():
             session.add(row)

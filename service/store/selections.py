@@ -1,33 +1,57 @@
-"""Selections that were asked of decided sweeps: kept, listed, deleted. They go with their sweep."""
+"""Selections that were asked of decided sweeps: kept, measured, cancelled, deleted. They go with their sweep.
 
-from sqlalchemy import select
+Whoever changes one locks its sweep first, and then the selection; so does a worker that finishes a unit of it.
+"""
+
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.domain.errors import NotFound
 from service.domain.selections import Selected, SelectionQuestion
+from service.domain.states import SelectionState, UnitKind, UnitState, move_selection
 from service.store import sweeps
 from service.store.clock import now
 from service.store.identifiers import Prefix, could_be_id, new_id
-from service.store.tables import SelectionRow
-from service.store.units import lock_sweep
+from service.store.tables import SelectionRow, SweepRow, UnitRow
+from service.store.units import NewUnit, add_units, end_units, is_held, lock_sweep
+
+LEFTOVER = {SelectionState.FAILED: UnitState.FAILED, SelectionState.CANCELLED: UnitState.CANCELLED}
 
 
 def add(session: Session, sweep_id: str, question: SelectionQuestion, found: Selected) -> SelectionRow:
     """The answered selection; raises NotFound where the sweep was deleted meanwhile."""
-    if lock_sweep(session, sweep_id) is None:
-        sweeps.get(session, sweep_id)
+    _locked_sweep(session, sweep_id)
+    measured = found.state == "verified"
     row = SelectionRow(
         id=new_id(Prefix.SELECTION),
         sweep_id=sweep_id,
         settings=question.model_dump(mode="json"),
-        state=found.state,
+        state=SelectionState.DONE if measured else SelectionState.PREDICTED,
         result=found.model_dump(mode="json"),
+        round=0,
+        cancel_requested=False,
         created_at=now(),
+        finished_at=now() if measured else None,
     )
     session.add(row)
     session.flush()
     session.refresh(row)
     return row
+
+
+def verify(session: Session, sweep_id: str, selection_id: str) -> tuple[SelectionRow, str | None]:
+    """The selection with its measuring queued, and the queue to hint at.
+
+    None, and nothing is queued, unless it is predicted only. Raises NotFound.
+    """
+    sweep = _locked_sweep(session, sweep_id)
+    row = _locked(session, sweep_id, selection_id)
+    if row.state != SelectionState.PREDICTED:
+        return row, None
+    row.state = move_selection(SelectionState(row.state), SelectionState.QUEUED)
+    add_units(session, [NewUnit(UnitKind.SELECT, row.id, sweep.backend, sweep_id=sweep.id)])
+    session.refresh(row)
+    return row, sweep.backend
 
 
 def of_sweep(session: Session, sweep_id: str) -> list[SelectionRow]:
@@ -41,12 +65,62 @@ def get(session: Session, sweep_id: str, selection_id: str) -> SelectionRow:
     """One of them; raises NotFound."""
     sweeps.get(session, sweep_id)
     row = session.get(SelectionRow, selection_id) if could_be_id(selection_id) else None
-    if row is None or row.sweep_id != sweep_id:
-        raise NotFound(f"sweep {sweep_id} has no selection {selection_id!r}", code="selection-not-found")
+    return _present(row, sweep_id, selection_id)
+
+
+def lock(session: Session, selection_id: str) -> SelectionRow | None:
+    """The selection's row, locked until the transaction ends; None where it was deleted."""
+    return session.get(SelectionRow, selection_id, with_for_update=True, populate_existing=True)
+
+
+def cancel(session: Session, sweep_id: str, selection_id: str) -> SelectionRow:
+    """Cancel its measuring: at once where no worker holds a unit of it, else soon. Raises NotFound.
+
+    One that nothing is measured for stays as it is.
+    """
+    _locked_sweep(session, sweep_id)
+    row = _locked(session, sweep_id, selection_id)
+    if not SelectionState(row.state).working:
+        return row
+    row.cancel_requested = True
+    if not is_held(session, row.id):
+        end(session, row, SelectionState.CANCELLED)
+    session.flush()
+    session.refresh(row)
     return row
 
 
-def remove(session: Session, sweep_id: str, selection_id: str) -> None:
-    """Delete one; raises NotFound."""
-    session.delete(get(session, sweep_id, selection_id))
+def end(
+    session: Session, row: SelectionRow, state: SelectionState, *, code: str | None = None, problem: str | None = None
+) -> None:
+    """Move a locked selection to a terminal state and end its open units; raises IllegalMove where it has ended."""
+    row.state = move_selection(SelectionState(row.state), state)
+    row.problem_code, row.problem = code, problem
+    row.finished_at = now()
+    if state in LEFTOVER:
+        end_units(session, row.id, LEFTOVER[state])
     session.flush()
+
+
+def remove(session: Session, sweep_id: str, selection_id: str) -> None:
+    """Delete one with its work, however far it is; raises NotFound."""
+    _locked_sweep(session, sweep_id)
+    row = _locked(session, sweep_id, selection_id)
+    session.execute(delete(UnitRow).where(UnitRow.subject_id == row.id))
+    session.delete(row)
+    session.flush()
+
+
+def _locked_sweep(session: Session, sweep_id: str) -> SweepRow:
+    locked = lock_sweep(session, sweep_id) if could_be_id(sweep_id) else None
+    return locked or sweeps.get(session, sweep_id)  # which raises: it is not there
+
+
+def _locked(session: Session, sweep_id: str, selection_id: str) -> SelectionRow:
+    return _present(lock(session, selection_id) if could_be_id(selection_id) else None, sweep_id, selection_id)
+
+
+def _present(row: SelectionRow | None, sweep_id: str, selection_id: str) -> SelectionRow:
+    if row is None or row.sweep_id != sweep_id:
+        raise NotFound(f"sweep {sweep_id} has no selection {selection_id!r}", code="selection-not-found")
+    return row

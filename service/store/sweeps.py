@@ -12,7 +12,8 @@ from service.domain.errors import Conflict, InvalidInput, NotFound
 from service.domain.layers import Layer
 from service.domain.results import LayerResult, VariantScore
 from service.domain.settings import BackendName, SweepSettings
-from service.domain.states import Phase, ResourceState, SweepState, UnitKind, UnitState
+from service.domain.states import Phase, ResourceState, SweepState, UnitKind
+from service.store import quotas
 from service.store.clock import now
 from service.store.endings import end_sweep
 from service.store.identifiers import Prefix, could_be_id, new_id
@@ -25,9 +26,8 @@ from service.store.tables import (
     ModelRow,
     ScoreRow,
     SweepRow,
-    UnitRow,
 )
-from service.store.units import NewUnit, add_units, lock_sweep
+from service.store.units import NewUnit, add_units, is_held, lock_sweep
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def by_idempotency_key(session: Session, key: str, settings: SweepSettings) -> S
 
 
 def create(session: Session, new: NewSweep) -> tuple[SweepRow, str | None]:
-    """The sweep, and the queue to hint at (None: it was there already, or waits for a check)."""
+    """The sweep, and the queue to hint at (None: it was there already, or waits for a check); raises QuotaExceeded."""
+    quotas.check_sweeps(session)
     row = SweepRow(
         id=new_id(Prefix.SWEEP),
         model_id=new.subjects.model.id,
@@ -143,8 +144,7 @@ def cancel(session: Session, sweep_id: str) -> SweepRow:
     if SweepState(row.state).terminal:
         return row
     row.cancel_requested = True
-    held = select(UnitRow.id).where(UnitRow.sweep_id == row.id, UnitRow.state == UnitState.LEASED).limit(1)
-    if session.scalar(held) is None:
+    if not is_held(session, row.id):
         end_sweep(session, row, SweepState.CANCELLED)
     session.flush()
     session.refresh(row)

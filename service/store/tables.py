@@ -20,14 +20,70 @@ class Table(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
-class ModelRow(Table):
+DEFAULT_PROJECT = "default"
+
+
+class ProjectRow(Table):
+    """A tenant; its ``id`` is the name that people know it by. Limits that are None are the installation's."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    max_open_sweeps: Mapped[int | None]
+    max_queued_units: Mapped[int | None]
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[float]
+
+
+class Owned:
+    """Rows that belong to a project; what hangs on them (units, layers, files) is found through them alone."""
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), server_default=DEFAULT_PROJECT)
+
+
+class KeyRow(Table):
+    """An API key; ``digest`` is an HMAC of its text. ``tokens``: requests that were left to it at ``refilled_at``."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    digest: Mapped[str]
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+    tokens: Mapped[float | None]
+    refilled_at: Mapped[float | None]
+
+
+class AuditRow(Table):
+    """One request that could change something, and how it ended. The database refuses to change or delete rows."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str]
+    project_id: Mapped[str]
+    action: Mapped[str]
+    object: Mapped[str]
+    outcome: Mapped[int]
+    request_id: Mapped[str]
+    created_at: Mapped[float]
+
+
+class ModelRow(Owned, Table):
     """An uploaded model."""
 
     __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("project_id", "sha256"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    sha256: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
     format: Mapped[str]
     state: Mapped[str]
@@ -36,11 +92,11 @@ class ModelRow(Table):
     created_at: Mapped[float]
 
 
-class DatasetRow(Table):
+class DatasetRow(Owned, Table):
     """An uploaded evaluation set with its preprocessing."""
 
     __tablename__ = "datasets"
-    __table_args__ = (UniqueConstraint("sha256", "preprocessing_key"),)
+    __table_args__ = (UniqueConstraint("project_id", "sha256", "preprocessing_key"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -55,20 +111,21 @@ class DatasetRow(Table):
     created_at: Mapped[float]
 
 
-class CalibrationRow(Table):
+class CalibrationRow(Owned, Table):
     """An uploaded calibration cache of TensorRT: read as a whole before it was stored, so that nothing is checked."""
 
     __tablename__ = "calibrations"
+    __table_args__ = (UniqueConstraint("project_id", "sha256"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
-    sha256: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str]
     size: Mapped[int] = mapped_column(BigInteger)
     info: Mapped[dict[str, Any]]
     created_at: Mapped[float]
 
 
-class ConversionRow(Table):
+class ConversionRow(Owned, Table):
     """A conversion between a calibration cache and Q/DQ: what was asked, how it ended, what it found."""
 
     __tablename__ = "conversions"
@@ -97,7 +154,7 @@ class ConversionFileRow(Table):
     size: Mapped[int] = mapped_column(BigInteger)
 
 
-class SweepRow(Table):
+class SweepRow(Owned, Table):
     """A sweep: what was asked, where it stands, what it found.
 
     ``calibration_id``: the evaluation set that calibrates; ``cache_id``: the cache that has the ranges instead.
@@ -106,6 +163,7 @@ class SweepRow(Table):
     """
 
     __tablename__ = "sweeps"
+    __table_args__ = (UniqueConstraint("project_id", "idempotency_key"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
@@ -114,7 +172,7 @@ class SweepRow(Table):
     cache_id: Mapped[str | None] = mapped_column(ForeignKey("calibrations.id"), index=True)
     backend: Mapped[str]
     settings: Mapped[dict[str, Any]]
-    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    idempotency_key: Mapped[str | None]
     state: Mapped[str] = mapped_column(index=True)
     phase: Mapped[str]
     round: Mapped[int] = mapped_column(default=0)
@@ -172,8 +230,11 @@ class ArtifactRow(Table):
     size: Mapped[int] = mapped_column(BigInteger)
 
 
-class SelectionRow(Table):
-    """Another selection from what a sweep measured: ``settings`` are a Question, ``result`` is its Selected."""
+class SelectionRow(Owned, Table):
+    """Another selection from what a sweep measured: ``settings`` are a Question, ``result`` is its Selected.
+
+    ``result`` is the prediction until lists were measured for it. ``round``: of that measuring.
+    """
 
     __tablename__ = "selections"
 
@@ -182,11 +243,20 @@ class SelectionRow(Table):
     settings: Mapped[dict[str, Any]]
     state: Mapped[str]
     result: Mapped[dict[str, Any]]
+    round: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    problem_code: Mapped[str | None]
+    problem: Mapped[str | None]
     created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
 
 
 class UnitRow(Table):
     """A work unit: a piece of work that one worker leases, does and finishes.
+
+    ``subject_id``: the upload, conversion, sweep or selection that it works for. ``sweep_id``: of a sweep's own units
+    and of those of its selections; they go with it.
 
     ``token`` grows with each lease and fences every write of a worker whose lease is gone.
     ``cost`` is the planned share of the sweep's work, ``progress`` how much of it is done (0 to 1).

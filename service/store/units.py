@@ -1,4 +1,4 @@
-"""Work units: queueing, leasing, fencing, and taking back what a dead worker held.
+"""Work units: queueing, leasing, fencing.
 
 A worker claims a queued unit by a conditional UPDATE and gets a lease with a token. Every later write names the
 token; it fails with LeaseLost once the reconciler has taken the unit back. So no unit is ever finished twice.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, select, update
+from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.domain.errors import LeaseLost
@@ -32,6 +32,11 @@ class Lease:
     round: int
     ordinal: int
     payload: dict[str, Any]
+
+    @property
+    def selection_id(self) -> str | None:
+        """The selection that the unit works for; None where it is the sweep itself, or there is none."""
+        return None if self.sweep_id in (None, self.subject_id) else self.subject_id
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def finish(
 
 
 def results_by_content(session: Session, content_key: str) -> list[str]:
-    """The files (SHA-256) of finished units with this key, of any sweep; the newest first."""
+    """The files (SHA-256) of finished units with this key, of any sweep: the key names the project; newest first."""
     query = (
         select(UnitRow.result_sha256)
         .where(UnitRow.content_key == content_key, UnitRow.state == UnitState.DONE, UnitRow.result_sha256.is_not(None))
@@ -223,68 +228,25 @@ def _one(changed: Any) -> bool:
     return changed.rowcount == 1
 
 
-def expired(session: Session) -> list[tuple[str, str | None]]:
-    """(unit id, sweep id) of units whose lease ran out: their workers are dead, or were stopped for too long."""
-    query = select(UnitRow.id, UnitRow.sweep_id).where(_is_expired())
-    return [(unit_id, sweep_id) for unit_id, sweep_id in session.execute(query)]
-
-
-def take_back(session: Session, unit_id: str, *, max_attempts: int) -> UnitState | None:
-    """Queue an expired unit again, or end it as failed after its last attempt; None where its lease is alive again.
-
-    Lock the unit's sweep first (as a worker does that finishes it), or the two wait for each other.
-    The token grows, so that a worker that wakes up late is fenced even before the next claim.
-    """
-    unit = session.scalar(select(UnitRow).where(UnitRow.id == unit_id, _is_expired()).with_for_update())
-    if unit is None:
-        return None
-    unit.token += 1
-    unit.lease_expires_at = None
-    unit.progress = 0.0
-    if unit.attempts >= max_attempts:
-        unit.state = UnitState.FAILED
-        unit.error = f"its worker was lost {unit.attempts} times"
-    else:
-        unit.state = UnitState.QUEUED
-        unit.owner = None
-        unit.published_at = 0.0  # the next look of the reconciler publishes a hint
-    session.flush()
-    return UnitState(unit.state)
-
-
-def _is_expired() -> ColumnElement[bool]:
-    return (UnitRow.state == UnitState.LEASED) & (UnitRow.lease_expires_at < now())
-
-
-def stale_hints(session: Session, *, older_than: float) -> list[tuple[str, str]]:
-    """(unit id, queue) of queued units whose hint may be lost; they count as published now."""
-    query = select(UnitRow).where(UnitRow.state == UnitState.QUEUED, UnitRow.published_at < now() - older_than)
-    rows = list(session.scalars(query.with_for_update(skip_locked=True)))
-    for row in rows:
-        row.published_at = now()
-    session.flush()
-    return [(row.id, row.queue) for row in rows]
-
-
-def units_of(session: Session, sweep_id: str, kind: UnitKind, *, round_: int | None = None) -> list[UnitRow]:
-    """A sweep's units of one kind, in order."""
-    query = select(UnitRow).where(UnitRow.sweep_id == sweep_id, UnitRow.kind == kind)
+def units_of(session: Session, subject_id: str, kind: UnitKind, *, round_: int | None = None) -> list[UnitRow]:
+    """The units of one kind of a sweep or a selection, in order."""
+    query = select(UnitRow).where(UnitRow.subject_id == subject_id, UnitRow.kind == kind)
     if round_ is not None:
         query = query.where(UnitRow.round == round_)
     return list(session.scalars(query.order_by(UnitRow.round, UnitRow.ordinal)))
 
 
-def open_units(session: Session, sweep_id: str) -> int:
-    """How many of a sweep's units are not ended."""
-    query = select(func.count()).where(UnitRow.sweep_id == sweep_id, UnitRow.state.in_(OPEN_STATES))
-    return session.scalar(query) or 0
+def is_held(session: Session, subject_id: str) -> bool:
+    """Whether a worker holds a unit of this sweep or selection."""
+    query = select(UnitRow.id).where(UnitRow.subject_id == subject_id, UnitRow.state == UnitState.LEASED)
+    return session.scalar(query.limit(1)) is not None
 
 
-def end_units(session: Session, sweep_id: str, state: UnitState) -> None:
-    """End all units of a sweep that are still open; a worker that holds one is fenced."""
+def end_units(session: Session, subject_id: str, state: UnitState) -> None:
+    """End all units of a sweep or a selection that are still open; a worker that holds one is fenced."""
     session.execute(
         update(UnitRow)
-        .where(UnitRow.sweep_id == sweep_id, UnitRow.state.in_(OPEN_STATES))
+        .where(UnitRow.subject_id == subject_id, UnitRow.state.in_(OPEN_STATES))
         .values(state=state, lease_expires_at=None, token=UnitRow.token + 1, finished_at=now())
     )
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from service.domain.costs import Precision
 from service.domain.layers import Layer, SkippedOperation
 from service.domain.settings import WeightGranularity
 
@@ -11,6 +12,7 @@ class MixedPrecision:
     """The chosen variant. ``layers``: all, in topological order.
 
     ``fallback``: the ids of those that stay in floating point, for whatever reason: chosen, excluded, not measurable.
+    ``fallback_precision``: fp32 or fp16, in which these are to be deployed.
     ``skipped`` are operations that are no layers; they were in floating point in every variant.
     """
 
@@ -18,6 +20,7 @@ class MixedPrecision:
     fallback: frozenset[str]
     skipped: tuple[SkippedOperation, ...] = ()
     weights: WeightGranularity = WeightGranularity.PER_CHANNEL
+    fallback_precision: Precision = Precision.FP32
 
     @property
     def int8(self) -> tuple[Layer, ...]:

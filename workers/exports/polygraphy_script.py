@@ -1,7 +1,8 @@
-"""A Polygraphy script that keeps layers in fp16 in a TensorRT network, for builds with TensorRT 10 and older."""
+"""A Polygraphy script that keeps layers of a TensorRT network in floating point, for TensorRT 10 and older."""
 
 from collections.abc import Collection
 
+from service.domain.costs import Precision
 from service.domain.layers import Operation
 from workers.exports.mixed_precision import MixedPrecision
 from workers.exports.onnx_nodes import addressed
@@ -9,14 +10,14 @@ from workers.exports.quoting import comments, filled, listed, shown
 
 FILE = "polygraphy_script.py"
 TEMPLATE = '''\
-"""Keeps the layers named here in fp16; TensorRT may run all others in int8. For TensorRT 10 and older:
+"""Keeps the layers named here in ${precision}; TensorRT may run all others in int8. For TensorRT 10 and older:
 
-    polygraphy convert model.onnx --convert-to trt -o model.engine --int8 --fp16 \\\\
+    polygraphy convert model.onnx --convert-to trt -o model.engine ${flags} \\\\
         --calibration-cache calibration.cache --precision-constraints obey \\\\
         --trt-network-postprocess-script polygraphy_script.py
 
-The names are those of the ONNX nodes. The sweep measured these layers in fp32: put trt.float32 in the place of
-trt.float16 to build just that. No engine was built from this file.
+The names are those of the ONNX nodes. The sweep measured these layers in fp32; its option fallback_precision says in
+what they are kept here. No engine was built from this file.
 """
 
 import tensorrt as trt
@@ -39,7 +40,7 @@ def postprocess(network):
         if layer.name not in FLOATING:
             continue
         missing.discard(layer.name)
-        kind = trt.float32 if layer.name in PLUGINS else trt.float16
+        kind = trt.float32 if layer.name in PLUGINS else ${kind}
         layer.precision = kind
         for output in range(layer.num_outputs):
             layer.set_output_type(output, kind)
@@ -55,4 +56,13 @@ def to_script(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
     plugins = addressed([each for each in mixed.floating if each.op is Operation.PLUGIN], nodes).names
     if any(each.op is Operation.PLUGIN for each in mixed.layers):
         warning.append("The model has plugins: give polygraphy their library too, with --plugins <library>.")
-    return filled(TEMPLATE, warning=comments(warning), names=listed(found.names), plugins=listed(plugins))
+    half = mixed.fallback_precision is Precision.FP16
+    return filled(
+        TEMPLATE,
+        precision=mixed.fallback_precision.value,
+        flags="--int8 --fp16" if half else "--int8",
+        kind="trt.float16" if half else "trt.float32",
+        warning=comments(warning),
+        names=listed(found.names),
+        plugins=listed(plugins),
+    )

@@ -1,4 +1,4 @@
-"""The flags by which trtexec keeps layers in fp16. TensorRT 10 and older have them; TensorRT 11 has none.
+"""The flags by which trtexec keeps layers in floating point. TensorRT 10 and older have them; TensorRT 11 has none.
 
 How trtexec reads a list (its sampleOptions.cpp, getLayerPrecisions): it is cut at every comma, quotes or not; a pair of
 single quotes then protects colons; and a star stands for any text. So names with a comma, a single quote or a star
@@ -8,6 +8,7 @@ cannot be given. A list with one of them would be refused as a whole, or would m
 import shlex
 from collections.abc import Collection, Mapping
 
+from service.domain.costs import Precision
 from service.domain.layers import Operation
 from workers.exports.mixed_precision import MixedPrecision
 from workers.exports.onnx_nodes import addressed
@@ -17,16 +18,19 @@ FILE = "trtexec.txt"
 MARKS = ",'*"
 INEXPRESSIBLE = "trtexec takes no name with a comma, a single quote, a star or a control character"
 ABOUT = (
-    "Flags for trtexec of TensorRT 10 and older: all layers in int8 but the ones named here, which stay in fp16.",
+    "Flags for trtexec of TensorRT 10 and older: all layers in int8 but those named here, in the sweep's precision.",
     "The names are those of the ONNX nodes; trtexec ignores the names of fused layers (A + B) without a word.",
     "TensorRT chooses for all other layers by speed: int8 where it has a kernel, and a scale in calibration.cache.",
-    "The sweep measured these layers in fp32; put fp32 in the place of fp16 to build just that.",
     "",
     "TensorRT 11 has none of these flags, and no int8 from a calibration cache: there, build a strongly typed network",
     "from an ONNX file with Q/DQ nodes at the layers in int8 and nowhere else.",
     "",
     "No TensorRT engine was built from this file: the flags follow the documentation and the source of trtexec.",
 )
+MEASURED = {
+    Precision.FP32: "The sweep measured them in fp32; its option fallback_precision: fp16 gives flags for fp16.",
+    Precision.FP16: "The sweep measured these layers in fp32, and checked mixed.onnx with them in fp16 (mixed.json).",
+}
 
 PLUGINS = [
     "",
@@ -39,11 +43,13 @@ def to_text(mixed: MixedPrecision, nodes: Collection[str]) -> bytes:
     """A command line for a POSIX shell, under comments. ``nodes``: the node names that stand in the file once."""
     found = addressed(mixed.floating, nodes)
     plugins = set(addressed([each for each in mixed.floating if each.op is Operation.PLUGIN], nodes).names)
-    types = {name: "fp32" if name in plugins else "fp16" for name in found.names if _expressible(name)}
+    precision = mixed.fallback_precision
+    types = {name: "fp32" if name in plugins else precision.value for name in found.names if _expressible(name)}
     inexpressible = [(name, INEXPRESSIBLE) for name in found.names if not _expressible(name)]
     about_plugins = PLUGINS if any(each.op is Operation.PLUGIN for each in mixed.layers) else []
-    said = [*ABOUT, *about_plugins, *_warning([*found.unnamed, *inexpressible])]
-    words = ["trtexec", "--onnx=model.onnx", "--int8", "--fp16", "--calib=calibration.cache", *_constraints(types)]
+    said = [*ABOUT, "", MEASURED[precision], *about_plugins, *_warning([*found.unnamed, *inexpressible])]
+    kinds = ["--int8", "--fp16"] if precision is Precision.FP16 else ["--int8"]
+    words = ["trtexec", "--onnx=model.onnx", *kinds, "--calib=calibration.cache", *_constraints(types)]
     command = " \\\n  ".join(shlex.quote(word) for word in words)
     return f"{comments(said)}{command}\n".encode()
 

@@ -86,13 +86,14 @@ def _evidence(
         interactions=tuple(pairs),
         costs=costs if costs.layers else _unweighed(job.plan.layers),
         fp32=board.score(FP32).metric,
-        measured=tuple(_measured(board, held_out, measure)),
+        fp32_held_out=held_out.score(FP32).metric if held_out is not None and FP32 in held_out.variants else None,
+        measured=tuple(measured_lists(board, held_out, measure)),
         held_out=job.plan.held_out_samples,
         fallback_precision=job.settings.fallback_precision,
     )
 
 
-def _measured(board: Scoreboard, held_out: Scoreboard | None, measure: Measure) -> list[MeasuredList]:
+def measured_lists(board: Scoreboard, held_out: Scoreboard | None, measure: str) -> list[MeasuredList]:
     """The lists that were run on both parts; all layers in int8 is the empty one."""
     lists: dict[Fallback, str] = {(): ALL_INT8}
     lists |= {fallback_of(name): name for name in board.variants if name.startswith(MIXED_PREFIX)}
@@ -113,7 +114,7 @@ def variant_of(fallback: Fallback) -> str:
     return mixed_name(fallback) if fallback else ALL_INT8
 
 
-def _value(score: VariantScore, measure: Measure) -> float:
+def _value(score: VariantScore, measure: str) -> float:
     found = score.measures.get(measure)
     return max(0.0, found.value) if found is not None and found.value is not None else 0.0
 

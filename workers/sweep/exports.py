@@ -39,7 +39,7 @@ def make(job: Job, decision: Decision | None) -> ExportedFiles:
     if decision is None or not int8:
         return ExportedFiles()
     fallback = frozenset(each.id for each in plan.layers) - int8
-    mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights)
+    mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights, job.settings.fallback_precision)
     sandbox = job.context.sandbox
     with job.model_file() as path:
         if job.model.format != ModelFormat.ONNX:

@@ -21,7 +21,7 @@ from service.domain.states import UnitKind
 from service.store import units
 from service.store.blob_cache import CacheFull
 from service.store.blobs import BlobStore
-from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SweepRow
+from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SelectionRow, SweepRow
 from service.store.units import Lease
 from workers.backends.protocol import OpenSettings
 from workers.backends.registry import device_for
@@ -43,7 +43,10 @@ from workers.sweep.plan import Plan
 
 @dataclass(frozen=True)
 class Job:
-    """What a phase works with. ``lease`` names the unit; ``held`` is asked whether to go on."""
+    """What a phase works with. ``lease`` names the unit; ``held`` is asked whether to go on.
+
+    ``selection``: where the unit works for one that was asked of the sweep, which has its decision then.
+    """
 
     context: WorkerContext
     held: HeldLease
@@ -53,14 +56,17 @@ class Job:
     calibration: DatasetRow
     cache: CalibrationRow | None
     settings: SweepSettings
+    selection: SelectionRow | None = None
 
     @classmethod
     def load(cls, context: WorkerContext, held: HeldLease) -> "Job":
-        """Read the rows; raises LeaseLost where the sweep is gone."""
+        """Read the rows; raises LeaseLost where the sweep or its selection is gone."""
+        selection_id = held.lease.selection_id
         with context.database.read() as session:
             sweep = session.get(SweepRow, held.lease.sweep_id)
-            if sweep is None:
-                raise LeaseLost("the sweep was deleted")
+            selection = session.get(SelectionRow, selection_id) if selection_id is not None else None
+            if sweep is None or (selection is None and selection_id is not None):
+                raise LeaseLost("what the unit was for was deleted")
             return cls(
                 context=context,
                 held=held,
@@ -70,6 +76,7 @@ class Job:
                 calibration=session.get_one(DatasetRow, sweep.calibration_id),
                 cache=session.get_one(CalibrationRow, sweep.cache_id) if sweep.cache_id is not None else None,
                 settings=SweepSettings.model_validate(sweep.settings),
+                selection=selection,
             )
 
     @property
@@ -94,8 +101,8 @@ class Job:
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether the caller cancelled the sweep before this unit began."""
-        return self.sweep.cancel_requested
+        """Whether the caller cancelled what the unit is for before it began."""
+        return (self.selection or self.sweep).cancel_requested
 
     @property
     def plan(self) -> Plan:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from service.domain.costs import CostModel
 from service.domain.results import Decision, LayerResult, LayerStatistics, VariantScore
+from service.domain.selections import Selected
 from service.domain.states import UnitKind
 from service.selection.evidence import Evidence
 from service.store.blobs import Blob
@@ -89,16 +90,25 @@ class Measured:
     found: int
 
 
+class KeptCurve(NamedTuple):
+    """The file that holds the candidates, and the name of their content."""
+
+    key: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class NextRound:
     """What the decision needs measured: shard → the names of variants. ``stopped``: layer id → why it is not.
 
     ``costs``: what lists are weighed by, with latencies where these were measured; None where they are not weighed.
+    ``curve``: the candidates, kept for the next step.
     """
 
     variants: Mapping[int, tuple[str, ...]]
     stopped: Mapping[str, str] = field(default_factory=dict)
     costs: CostModel | None = None
+    curve: KeptCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,15 @@ class Decided:
     stopped: Mapping[str, str] = field(default_factory=dict)
     evidence: Evidence | None = None
     costs: CostModel | None = None
+    curve: KeptCurve | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A selection that was asked of a decided sweep has its answer, by what was measured. ``curve``: as a sweep's."""
+
+    answer: Selected
+    curve: KeptCurve | None = None
 
 
 class File(NamedTuple):
@@ -139,7 +158,7 @@ class Reported:
     artifacts: tuple[Artifact, ...]
 
 
-Outcome = Prepared | Counted | Calibrated | Probed | Scouted | Measured | NextRound | Decided | Reported
+Outcome = Prepared | Counted | Calibrated | Probed | Scouted | Measured | NextRound | Decided | Chosen | Reported
 
 
 @dataclass(frozen=True)

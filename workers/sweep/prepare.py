@@ -1,22 +1,15 @@
 """Phase 1: open model and evaluation set, choose layers and samples, cut the shards."""
 
-import os
-import platform
-import socket
-from typing import Any
-
 import numpy as np
 
-from service import __version__
 from service.domain.errors import InvalidInput, SweepFailure
-from service.domain.settings import BackendName, SweepMethod, SweepSettings
-from workers.backends.onnx_providers import provider_of
-from workers.backends.registry import backend
+from service.domain.settings import SweepMethod, SweepSettings
 from workers.data.binding import BoundEvaluationSet
 from workers.engine import racing
 from workers.engine.batch_size import batch_size
 from workers.metrics.task_metric import resolve_metric
 from workers.sweep import folding
+from workers.sweep.environment import environment_of
 from workers.sweep.filters import excluded_layers
 from workers.sweep.job import Job
 from workers.sweep.outcome import Prepared, Warnings
@@ -68,7 +61,7 @@ def run(job: Job) -> Prepared:
         costs=model.facts.costs,
         cost_per_layer=model.facts.cost_per_layer,
     )
-    environment = _environment(job) | {"libraries": dict(model.facts.libraries)}
+    environment = environment_of(job) | {"libraries": dict(model.facts.libraries)}
     return Prepared(plan, environment, _warnings(job, plan))
 
 
@@ -107,20 +100,6 @@ def _samples(dataset: BoundEvaluationSet, wanted: int | None) -> int:
             f"samples: {wanted} were asked for, but the evaluation set holds {dataset.samples}", code="invalid-input"
         )
     return wanted or dataset.samples
-
-
-def _environment(job: Job) -> dict[str, Any]:
-    capability = backend(BackendName(job.backend)).capability()
-    of_onnxruntime = job.backend == BackendName.ONNXRUNTIME
-    return {
-        "backend": job.backend,
-        "device": job.device,
-        "provider": provider_of(job.device, job.open_settings.gpu_provider) if of_onnxruntime else None,
-        "host": socket.gethostname(),
-        "machine": platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "versions": {"quantsieve": __version__, "python": platform.python_version(), **capability.versions},
-    }
 
 
 def _warnings(job: Job, plan: Plan) -> Warnings:

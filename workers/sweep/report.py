@@ -64,7 +64,7 @@ def make(job: Job, probes: ProbeSums | None, decision: Decision | None, check: F
         )
         controls = {row.variant: VariantScore.model_validate(row.document) for row in score_rows}
         query = select(UnitRow.kind, func.sum(UnitRow.finished_at - UnitRow.started_at)).where(
-            UnitRow.sweep_id == job.sweep_id, UnitRow.state == UnitState.DONE
+            UnitRow.subject_id == job.sweep_id, UnitRow.state == UnitState.DONE
         )
         seconds = {kind: round(spent or 0.0, 3) for kind, spent in session.execute(query.group_by(UnitRow.kind))}
     plan, settings = job.plan, job.settings

@@ -1,10 +1,11 @@
-"""Finds results that were measured before: by content, in any sweep that is still stored.
+"""Finds results that were measured before: by content, in any sweep of the project that is still stored.
 
 What calibration counts is found by one key, ``calibration_key``. Two keys name a result of measuring. The shard's names
 all that its variants have in common: the bytes of model and evaluation set, the preprocessing, the samples, how the
-model is opened, the versions of all that computes, and the content of the plugin libraries of a model with plugins. A
-variant's identity names its int8 layers with their ranges. Budget, selection and the metric's name are in neither:
-every measure of a sample is recorded whatever the metric is.
+model is opened, the versions of all that computes, and the content of the plugin libraries of a model with plugins.
+Both name the project: nobody learns from the speed of a sweep what another project has measured. A variant's identity
+names its int8 layers with their ranges. Budget, selection and the metric's name are in neither: every measure of a
+sample is recorded whatever the metric is.
 """
 
 import hashlib
@@ -13,8 +14,10 @@ from collections.abc import Mapping, Sequence
 
 from service.domain.layers import FP32_REPEATED, Layer, Variant
 from service.store import units
+from service.store.tables import DEFAULT_PROJECT
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric
+from workers.sweep.environment import environment_of
 from workers.sweep.job import Job
 from workers.sweep.plan import Shard
 
@@ -110,10 +113,14 @@ def find(job: Job, key: str, wanted: Sequence[str]) -> list[ShardResult]:
 
 
 def _computed_by(job: Job) -> dict[str, object]:
-    """All that computes: where, in which versions, and of plugins the content of their libraries."""
+    """All that computes, and for whom: where, in which versions, and of plugins the content of their libraries."""
     environment = job.sweep.environment
+    if job.selection is not None:  # measured later, so perhaps by others than the sweep; the libraries must be the same
+        environment = {**environment, **environment_of(job)}
     known: dict[str, object] = {name: environment.get(name) for name in ENVIRONMENT}
     libraries = sorted(environment.get("libraries", {}))
+    if job.sweep.project_id != DEFAULT_PROJECT:  # what was measured before there were projects is that one's
+        known["project"] = job.sweep.project_id
     return known | ({"libraries": libraries} if libraries else {})
 
 

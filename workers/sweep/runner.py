@@ -9,17 +9,29 @@ from sqlalchemy.orm import Session
 
 from service.broker import DATA_QUEUE
 from service.domain.errors import InvalidInput, LeaseLost, SweepCancelled, SweepFailure
-from service.domain.states import SweepState, UnitKind
+from service.domain.states import UnitKind
 from service.store import units
 from service.store.blobs import StorageUnavailable
-from service.store.endings import end_sweep
+from service.store.subjects import Subject, lock_subject
 from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
 from workers.context import WorkerContext
 from workers.lease import HeldLease
 from workers.sweep import calibrate, check, convert, measure, prepare, probe, report, scout, select, table
 from workers.sweep.job import Job
-from workers.sweep.outcome import Calibrated, Counted, Measured, Outcome, Probed, Reported, Scouted
+from workers.sweep.outcome import (
+    Calibrated,
+    Chosen,
+    Counted,
+    Decided,
+    Measured,
+    NextRound,
+    Outcome,
+    Probed,
+    Reported,
+    Scouted,
+)
+from workers.sweep.selection_transitions import advance_selection
 from workers.sweep.transitions import advance
 from workers.verdicts import give_up
 
@@ -50,9 +62,9 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
     except LeaseLost:
         log.info("unit %s belongs to another worker now", lease.unit_id)
     except SweepCancelled:
-        _end(context, lease, SweepState.CANCELLED)
+        _cancel(context, lease)
     except (SweepFailure, InvalidInput) as error:
-        _end(context, lease, SweepState.FAILED, code=error.code, problem=error.message)
+        _fail(context, lease, code=error.code, problem=error.message)
     except StorageUnavailable as error:
         log.warning("unit %s waits: %s", lease.unit_id, error)
         _wait(context, lease, error.message)
@@ -64,7 +76,7 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
 def _run_phase(context: WorkerContext, held: HeldLease) -> None:
     job = Job.load(context, held)
     if job.cancel_requested:
-        raise SweepCancelled("the sweep was cancelled")
+        raise SweepCancelled("it was cancelled")
     outcome = PHASES[held.lease.kind](job)
     queued = _commit(context, held.lease, job, outcome)
     if queued:
@@ -95,6 +107,8 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
             "result_sha256": context.blobs.put(outcome.result.to_bytes()).sha256,
             "content_key": outcome.content_key,
         }
+    if isinstance(outcome, NextRound | Decided | Chosen) and outcome.curve is not None:
+        finished = {"result": {}, "result_sha256": outcome.curve.sha256, "content_key": outcome.curve.key}
     counted = outcome.counted if isinstance(outcome, Calibrated) else outcome
     if isinstance(counted, Counted):
         finished = {
@@ -102,19 +116,21 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
             "result_sha256": context.blobs.put(counted.histograms.to_bytes()).sha256,
             "content_key": counted.content_key,
         }
-    refreshed = table.refresh(job, outcome)
+    refreshed = table.refresh(job, outcome) if job.selection is None else None
     with context.database.write() as session:
-        sweep = units.lock_sweep(session, job.sweep_id)
-        if sweep is None or SweepState(sweep.state).terminal:
-            raise LeaseLost("the sweep has ended")
-        if sweep.cancel_requested:
-            raise SweepCancelled("the sweep was cancelled")
+        subject = lock_subject(session, job.sweep_id, lease.subject_id)
+        if subject is None or subject.ended:
+            raise LeaseLost("what the unit was for has ended")
+        if subject.cancel_requested:
+            raise SweepCancelled("it was cancelled")
         units.finish(session, lease, **finished)
+        if subject.selection is not None:
+            return advance_selection(session, subject.sweep, subject.selection, outcome)
         if refreshed is not None:
-            table.store(session, sweep, refreshed)
+            table.store(session, subject.sweep, refreshed)
         if isinstance(outcome, Reported):
-            _store_artifacts(session, sweep, outcome)
-        return advance(session, sweep, outcome)
+            _store_artifacts(session, subject.sweep, outcome)
+        return advance(session, subject.sweep, outcome)
 
 
 def _store_artifacts(session: Session, sweep: SweepRow, outcome: Reported) -> None:
@@ -124,22 +140,26 @@ def _store_artifacts(session: Session, sweep: SweepRow, outcome: Reported) -> No
         session.merge(row)
 
 
-def _end(
-    context: WorkerContext, lease: Lease, state: SweepState, *, code: str | None = None, problem: str | None = None
-) -> None:
-    assert lease.sweep_id is not None
-    with context.database.write() as session:
-        sweep = units.lock_sweep(session, lease.sweep_id)
-        if sweep is None or SweepState(sweep.state).terminal:
-            return
-        try:
-            if state is SweepState.CANCELLED:
-                units.cancel(session, lease)
-            else:
-                units.fail(session, lease, error=problem or state)
-        except LeaseLost:
-            return
-        end_sweep(session, sweep, state, code=code, problem=problem)
+def _cancel(context: WorkerContext, lease: Lease) -> None:
+    with context.database.write() as session, suppress(LeaseLost):
+        subject = _open_subject(session, lease)
+        if subject is not None:
+            units.cancel(session, lease)
+            subject.cancel(session)
+
+
+def _fail(context: WorkerContext, lease: Lease, *, code: str, problem: str) -> None:
+    with context.database.write() as session, suppress(LeaseLost):
+        subject = _open_subject(session, lease)
+        if subject is not None:
+            units.fail(session, lease, error=problem)
+            subject.fail(session, code=code, problem=problem)
+
+
+def _open_subject(session: Session, lease: Lease) -> Subject | None:
+    """What the unit is for, locked; None where it has ended, or is no sweep and no selection."""
+    subject = lock_subject(session, lease.sweep_id, lease.subject_id) if lease.sweep_id is not None else None
+    return None if subject is None or subject.ended else subject
 
 
 def _wait(context: WorkerContext, lease: Lease, problem: str) -> None:
@@ -150,7 +170,7 @@ def _wait(context: WorkerContext, lease: Lease, problem: str) -> None:
 
 def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:
     with context.database.write() as session:
-        sweep = units.lock_sweep(session, lease.sweep_id) if lease.sweep_id else None
+        subject = _open_subject(session, lease)
         unit = session.get(UnitRow, lease.unit_id)
         attempts = unit.attempts if unit is not None else 0
         try:
@@ -159,10 +179,10 @@ def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:
                 queue = unit.queue if unit is not None else DATA_QUEUE
             else:
                 units.fail(session, lease, error=error)
-                if sweep is not None and not SweepState(sweep.state).terminal:
+                if subject is not None:
                     problem = f"the phase {lease.kind} failed {attempts} times, last with {error}"
-                    end_sweep(session, sweep, SweepState.FAILED, code="phase-failed", problem=problem)
-                elif sweep is None:
+                    subject.fail(session, code="phase-failed", problem=problem)
+                elif lease.sweep_id is None:
                     doing = "converting" if lease.kind is UnitKind.CONVERT else "checking"
                     reason = f"{doing} failed {attempts} times, last with {error}"
                     give_up(session, lease.kind, lease.subject_id, reason)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from service.domain.costs import CostModel, CostName
-from service.domain.errors import SweepFailure
 from service.domain.layers import ALL_INT8, FP32, LAYER_PREFIX
 from service.domain.results import Decision, Interval, VariantScore
 from service.domain.settings import SweepMethod, SweepMode
@@ -14,21 +13,26 @@ from service.selection.decide import Question, next_step
 from service.selection.evidence import Evidence
 from service.selection.evidence import step as step_by_evidence
 from service.selection.ranking import Ranked, rank_layers
+from service.store.kept import KeptResults
 from workers.metrics.scores import Scoreboard, layer_scores
 from workers.metrics.shard_result import ShardResult
-from workers.sweep import evidence, latency, probed, race
+from workers.sweep import evidence, latency, probed, race, reselect
 from workers.sweep.course import Course
+from workers.sweep.failures import check_failures
 from workers.sweep.job import Job
+from workers.sweep.lists import kept_curve, lists_to_measure
 from workers.sweep.measure import MIXED_PREFIX, fallback_of, mixed_name
-from workers.sweep.outcome import Decided, NextRound
+from workers.sweep.outcome import Chosen, Decided, NextRound
 from workers.sweep.table import Measurements, measurements
 
 
-def run(job: Job) -> NextRound | Decided:
+def run(job: Job) -> NextRound | Decided | Chosen:
     """One step of the decision, from all that is measured so far."""
+    if job.selection is not None:
+        return reselect.run(job)
     done = measurements(job)
     board = job.board(done.shards)
-    _check(job.course, job.board((*done.shards, *done.held_out)))
+    check_failures(job.course, job.board((*done.shards, *done.held_out)))
     if job.settings.method.probes:
         return _probed(job, done, board)
     if job.settings.predicts:
@@ -42,7 +46,7 @@ def run(job: Job) -> NextRound | Decided:
 def step(course: Course, shards: Sequence[ShardResult]) -> NextRound | Decided:
     """One step along the ranking, where nothing was probed: from the results of the shards alone."""
     board = course.board(shards)
-    _check(course, board)
+    check_failures(course, board)
     mode = course.settings.mode
     scores = layer_scores(course.board(shards, held=False), mode)
     sensitivities = {layer: score.drop for layer, score in scores.items()}
@@ -71,9 +75,10 @@ def _evidence(job: Job, done: Measurements, board: Scoreboard, costs: CostModel)
 
 def _predicted(job: Job, done: Measurements, known: Evidence) -> NextRound | Decided:
     assert job.settings.budget is not None, "nothing is predicted without one"
-    answer = step_by_evidence(known, job.settings.selection_in_force, job.settings.budget)
-    found = Decided(answer, evidence=known) if isinstance(answer, Decision) else _lists(job, done, answer)
-    return replace(found, costs=known.costs)
+    kept = KeptResults(job.context.database, job.context.blobs)
+    answer = step_by_evidence(known, job.settings.selection_in_force, job.settings.budget, kept)
+    found = Decided(answer, evidence=known) if isinstance(answer, Decision) else lists_to_measure(job, done, answer)
+    return replace(found, costs=known.costs, curve=kept_curve(kept))
 
 
 def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Decided:
@@ -90,7 +95,7 @@ def _probed(job: Job, done: Measurements, board: Scoreboard) -> NextRound | Deci
     question = _question(job.course, board, found.ranking, found.values)
     answer = next_step(question, _scores(board, _along_the_ranking(job.course, board, question)))
     if not isinstance(answer, Decision):
-        return _lists(job, done, answer)
+        return lists_to_measure(job, done, answer)
     if exact and (missing := probed.at_the_end(found, answer.fallback)):
         return _layers(job, missing)
     known = evidence.of_probes(job, done, board, found, sums, job.plan.costs)
@@ -107,33 +112,6 @@ def _explained(found: NextRound | Decided, how: str) -> NextRound | Decided:
 def _layers(job: Job, layers: Sequence[str]) -> NextRound:
     """These layers on the samples of the choice."""
     return NextRound(dict.fromkeys(job.plan.searched, tuple(LAYER_PREFIX + each for each in layers)))
-
-
-def _lists(job: Job, done: Measurements, lists: Sequence[Fallback]) -> NextRound:
-    """These lists on all samples, and beside them, where samples are held out, what all layers in int8 does there."""
-    names = [evidence.variant_of(each) for each in lists]
-    held = [set(each.variants) for each in (*done.shards, *done.held_out)]
-    missing: dict[int, tuple[str, ...]] = {}
-    for shard in range(len(job.plan.shards)):
-        wanted = names if shard in job.plan.searched else [ALL_INT8, *names]
-        known = held[shard] if shard < len(held) else set()
-        missing[shard] = tuple(each for each in dict.fromkeys(wanted) if each not in known)
-    return NextRound({shard: variants for shard, variants in missing.items() if variants})
-
-
-def _check(course: Course, board: Scoreboard) -> None:
-    """The trial before measuring let them pass: on some samples only, layers fail that passed on others."""
-    for name, reason in board.failures.items():
-        if name.startswith(MIXED_PREFIX):
-            raise SweepFailure(f"a mixed-precision variant cannot run: {reason}", code="verification-failed")
-    if ALL_INT8 not in board.failures:
-        return
-    broken = {name.removeprefix(LAYER_PREFIX) for name in board.failures}
-    names = [each.name for each in course.plan.layers if each.id in broken]
-    advice = f"; exclude the layers that fail on some samples: {', '.join(names)}" if names else ""
-    raise SweepFailure(
-        f"with all layers in int8 the model does not run: {board.failures[ALL_INT8]}{advice}", code="all-int8-failed"
-    )
 
 
 def _question(

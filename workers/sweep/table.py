@@ -51,12 +51,15 @@ class Measurements:
 
 
 def measurements(job: Job, own: ShardResult | None = None) -> Measurements:
-    """All that is stored, for the table or for the decision; ``own``: this unit's, which is not stored yet."""
+    """All that is stored for the unit's subject, for the table or for the decision.
+
+    ``own``: this unit's, which is not stored yet.
+    """
     with job.context.database.read() as session:
         rows = [
             row
             for kind in (UnitKind.MEASURE, UnitKind.VERIFY)
-            for row in units.units_of(session, job.sweep_id, kind)
+            for row in units.units_of(session, job.lease.subject_id, kind)
             if row.state == UnitState.DONE and row.result_sha256
         ]
         stored = [(row.ordinal, row.result_sha256) for row in rows]

@@ -19,6 +19,7 @@ from service.store.tables import SweepRow, UnitRow
 from service.store.units import NewUnit, add_units, units_of
 from workers.sweep.outcome import (
     Calibrated,
+    Chosen,
     Counted,
     Decided,
     Measured,
@@ -43,24 +44,24 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
         case Prepared():
             return _prepared(session, sweep, outcome)
         case Counted():
-            if _still_open(session, sweep.id, UnitKind.CALIBRATE):
+            if still_open(session, sweep.id, UnitKind.CALIBRATE):
                 return 0
             return _queue(session, sweep, Phase.CALIBRATE, [_last_calibration(sweep)])
         case Calibrated():
             return _calibrated(session, sweep, outcome)
         case Probed():
-            if _still_open(session, sweep.id, UnitKind.PROBE):
+            if still_open(session, sweep.id, UnitKind.PROBE):
                 return 0
             sweep.warnings = [*sweep.warnings, *outcome.warnings]
             controls = _shard_units(sweep, UnitKind.MEASURE, _searched(sweep), evaluations=len(CONTROLS))
             return _queue(session, sweep, Phase.MEASURE, controls)
         case Scouted():
-            if _still_open(session, sweep.id, UnitKind.SCOUT):
+            if still_open(session, sweep.id, UnitKind.SCOUT):
                 return 0
             return _measure(session, sweep, shards=outcome.shards, variants=outcome.variants)
         case Measured():
             kind = UnitKind(outcome.kind)
-            if _still_open(session, sweep.id, kind):
+            if still_open(session, sweep.id, kind):
                 return 0
             if kind is UnitKind.MEASURE and _controls_follow(session, sweep):
                 return _controls(session, sweep)
@@ -79,6 +80,8 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
         case Reported():
             end_sweep(session, sweep, SweepState.SUCCEEDED)
             return 0
+        case Chosen():
+            raise AssertionError("only a selection is answered so")
 
 
 def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
@@ -190,13 +193,17 @@ def _controls(session: Session, sweep: SweepRow) -> int:
 
 def _next_round(session: Session, sweep: SweepRow, outcome: NextRound) -> int:
     sweep.round += 1
+    return _queue(session, sweep, Phase.VERIFY, verify_units(sweep, outcome, round_=sweep.round))
+
+
+def verify_units(sweep: SweepRow, outcome: NextRound, *, round_: int) -> list[NewUnit]:
+    """One for each shard, and for each group of lists where a list is costly to prepare."""
     shards, by_layer = sweep.plan["shards"], Plan.model_validate(sweep.plan).cost_per_layer
-    new = [
-        _unit(sweep, UnitKind.VERIFY, group, ordinal=number * len(shards) + shard, round_=sweep.round)
+    return [
+        _unit(sweep, UnitKind.VERIFY, group, ordinal=number * len(shards) + shard, round_=round_)
         for shard, variants in sorted(outcome.variants.items())
         for number, group in enumerate(layer_groups(variants) if by_layer else [variants])
     ]
-    return _queue(session, sweep, Phase.VERIFY, new)
 
 
 def _queue(session: Session, sweep: SweepRow, phase: Phase, new: list[NewUnit]) -> int:
@@ -209,9 +216,10 @@ def _of(sweep: SweepRow, unit: NewUnit) -> NewUnit:
     return NewUnit(**{**unit.__dict__, "sweep_id": sweep.id})
 
 
-def _still_open(session: Session, sweep_id: str, kind: UnitKind) -> bool:
+def still_open(session: Session, subject_id: str, kind: UnitKind) -> bool:
+    """Whether units of this kind of a sweep or a selection are not done yet."""
     query = select(func.count()).where(
-        UnitRow.sweep_id == sweep_id, UnitRow.kind == kind, UnitRow.state != UnitState.DONE
+        UnitRow.subject_id == subject_id, UnitRow.kind == kind, UnitRow.state != UnitState.DONE
     )
     return bool(session.scalar(query))
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 from sqlalchemy import update
@@ -101,6 +102,16 @@ class Service:
         assert self.hints.published == []
 
 
+def bearer_of(settings: Settings) -> dict[str, str]:
+    """The header with the key that lies in the data folder."""
+    return {"Authorization": f"Bearer {settings.key_file.read_text().strip()}"}
+
+
+def client_of(app: FastAPI, settings: Settings) -> TestClient:
+    """A client that holds this machine's key."""
+    return TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False, headers=bearer_of(settings))
+
+
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
@@ -116,7 +127,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 def service(settings: Settings, database: Database) -> Iterator[Service]:
     blobs, hints = FolderBlobStore(settings.data_dir / "blobs"), CountingHints(settings)
     app = create_app(settings, database, blobs, hints)
-    with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as http:
+    with client_of(app, settings) as http:
         yield Service(http, settings, database, blobs, hints)
 
 

@@ -13,7 +13,7 @@ from service.domain.states import ResourceState
 from service.settings import Settings
 from service.store.database import Database
 from service.store.tables import ModelRow, WorkerRow
-from tests.service.api.conftest import assert_problem
+from tests.service.api.conftest import assert_problem, client_of
 from tests.service.api.files import npz_bytes, onnx_bytes
 from tests.service.api.server import serving
 
@@ -38,7 +38,7 @@ def test_a_broker_that_is_down_is_noticed_soon(settings):
 @pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none?connect_timeout=2", "sqlite:///{tmp}/empty.db"])
 def test_without_the_database_it_starts_and_is_not_ready(tmp_path, url):
     settings = Settings(data_dir=tmp_path, database_url=url.format(tmp=tmp_path))
-    with TestClient(create_app(settings), base_url="http://127.0.0.1", raise_server_exceptions=False) as http:
+    with client_of(create_app(settings), settings) as http:
         assert http.get("/healthz").status_code == 200
         assert_problem(http.get("/readyz"), 503, "database-unavailable")
         assert_problem(http.get("/v1/sweeps"), 503, "database-unavailable")
@@ -90,7 +90,7 @@ def test_loopback_names_reach_it(service, host):
 
 
 def test_on_an_open_address_any_name_reaches_it(settings, database):
-    app = create_app(settings.model_copy(update={"host": "0.0.0.0"}), database)
+    app = create_app(settings.model_copy(update={"host": "0.0.0.0", "require_keys": True}), database)
     with TestClient(app, base_url="http://api.example:8080") as http:
         assert http.get("/healthz").status_code == 200
 
@@ -118,6 +118,7 @@ OPERATIONS = {
     "get_layers", "get_report_json", "get_report_html", "get_fallback_layers", "list_artifacts", "get_artifact",
     "create_conversion", "list_conversions", "get_conversion", "get_conversion_file", "delete_conversion",
     "create_selection", "list_selections", "get_selection", "delete_selection", "compare_sweeps",
+    "create_project", "list_projects", "create_key", "list_keys", "get_key", "revoke_key", "list_audit",
     "list_workers", "get_health", "get_readiness",
 }  # fmt: skip
 
@@ -148,7 +149,8 @@ def test_the_client_does_it_all_over_a_real_connection(service, settings, tmp_pa
     model_file.write_bytes(onnx_bytes())
     data_file.write_bytes(npz_bytes())
     app = create_app(settings, service.database, service.blobs, service.hints)
-    with serving(app) as port, Client(f"http://127.0.0.1:{port}") as client:
+    key = settings.key_file.read_text().strip()
+    with serving(app) as port, Client(f"http://127.0.0.1:{port}", key=key) as client:
         model = client.upload_model(model_file)
         assert (model["name"], model["state"]) == ("net.onnx", "checking")
         dataset = client.upload_dataset(data_file, "eval", Preprocessing(scale=0.5))

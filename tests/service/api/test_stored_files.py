@@ -19,7 +19,7 @@ from service.store.open_blobs import open_blobs
 from service.store.tables import ArtifactRow, DatasetRow, ModelRow, SweepRow
 from tests.cut_line import Line, cut_line
 from tests.s3_server import BUCKET, S3Server
-from tests.service.api.conftest import CountingHints, Service, assert_problem
+from tests.service.api.conftest import CountingHints, Service, assert_problem, client_of
 from tests.service.api.files import onnx_bytes
 from tests.service.api.server import serving
 
@@ -42,7 +42,7 @@ def line(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
 def made(settings: Settings, database: Database) -> Iterator[Service]:
     blobs, hints = open_blobs(settings), CountingHints(settings)
     app = create_app(settings, database, blobs, hints)
-    with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as http:
+    with client_of(app, settings) as http:
         yield Service(http, settings, database, blobs, hints)  # type: ignore[arg-type]
 
 
@@ -174,7 +174,8 @@ def test_a_caller_that_goes_away_leaves_no_file_open(service: Service, tmp_path:
     path = artifact(service, content=os.urandom(2**20) * 32)
     before = open_files()
     with serving(service.http.app) as port:  # type: ignore[arg-type]
-        with httpx.stream("GET", f"http://127.0.0.1:{port}{path}") as response:
+        headers = {"Authorization": service.http.headers["authorization"]}
+        with httpx.stream("GET", f"http://127.0.0.1:{port}{path}", headers=headers) as response:
             assert response.status_code == 200
             next(response.iter_raw(1000))
         deadline = threading.Event()

@@ -14,7 +14,7 @@ from service.client import ApiProblem, Client
 from service.domain.states import UnitState
 from service.store.folder_blobs import FolderBlobStore
 from service.store.tables import DatasetRow, ModelRow, UnitRow
-from tests.service.api.conftest import assert_problem
+from tests.service.api.conftest import assert_problem, bearer_of
 from tests.service.api.files import (
     lying_npz,
     npz_bytes,
@@ -192,7 +192,8 @@ def test_a_wrong_preprocessing_is_named(service, text, field):
 def test_a_client_that_goes_away_leaves_nothing(service, settings):
     with serving(create_app(settings, service.database, service.blobs, service.hints)) as port:
         with socket.create_connection(("127.0.0.1", port)) as connection:
-            head = f"POST /v1/models?name=x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 40000\r\n\r\n"
+            head = f"POST /v1/models?name=x HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 40000\r\n"
+            head += f"Authorization: {bearer_of(settings)['Authorization']}\r\n\r\n"
             connection.sendall(head.encode() + b"x" * 20_000)
         with socket.create_connection(("127.0.0.1", port)) as connection:
             head = f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
@@ -273,8 +274,8 @@ def test_info_is_json(service):
 def test_the_same_bytes_at_the_same_time_give_one_model(service, settings):
     app = create_app(settings, service.database, service.blobs, service.hints)
     with serving(app) as port, ThreadPoolExecutor(8) as pool:
-        url = f"http://127.0.0.1:{port}/v1/models?name=x"
-        responses = list(pool.map(lambda _: httpx.post(url, content=onnx_bytes()), range(16)))
+        url, headers = f"http://127.0.0.1:{port}/v1/models?name=x", bearer_of(settings)
+        responses = list(pool.map(lambda _: httpx.post(url, content=onnx_bytes(), headers=headers), range(16)))
     assert sorted(each.status_code for each in responses) == [200] * 15 + [201]
     assert len({each.json()["id"] for each in responses}) == 1
 
@@ -283,7 +284,8 @@ def test_a_sender_of_far_too_much_reads_why(service, settings, tmp_path):
     large = tmp_path / "large.onnx"
     large.write_bytes(b"x" * 50_000_000)
     app = create_app(settings, service.database, service.blobs, service.hints)
-    with serving(app) as port, Client(f"http://127.0.0.1:{port}") as client:
+    key = settings.key_file.read_text().strip()
+    with serving(app) as port, Client(f"http://127.0.0.1:{port}", key=key) as client:
         for _ in range(5):
             with pytest.raises(ApiProblem) as refused:
                 client.upload_model(large)

@@ -68,3 +68,31 @@ def test_a_worker_that_never_starts_is_told_with_the_end_of_its_output(tmp_path:
     assert problem is not None
     assert "no such library" in problem
     assert server.worker.early_deaths >= HOPELESS_DEATHS
+
+
+def test_an_address_that_others_reach_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    open_to_all = settings(tmp_path).model_copy(update={"host": "0.0.0.0"})
+    with pytest.raises(InvalidInput, match="QUANTSIEVE_REQUIRE_KEYS"):
+        EmbeddedServer(open_to_all).__enter__()
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_key_lies_in_the_folder_for_its_owner_and_stays_the_same(tmp_path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        with EmbeddedServer(settings(tmp_path), with_worker=False) as server:
+            keys.append(server.key)
+            assert httpx.get(f"{server.url}/v1/models").status_code == 401
+            authorized = {"Authorization": f"Bearer {server.key}"}
+            assert httpx.get(f"{server.url}/v1/models", headers=authorized).status_code == 200
+            log = (tmp_path / "data" / "logs" / "api.log").read_text()
+            assert "/v1/models" in log
+            assert str(server.key) not in log
+    assert keys[0] == keys[1] == (tmp_path / "data" / "key").read_text().strip()
+    assert (tmp_path / "data" / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_worker_is_not_told_the_pepper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTSIEVE_KEY_PEPPER", "a long random text")
+    environment = worker_environment(Settings(data_dir=tmp_path))
+    assert "QUANTSIEVE_KEY_PEPPER" not in environment

@@ -1,5 +1,7 @@
 """Cost against drop: what is predicted, what is measured, and what is said of it."""
 
+import re
+
 import pytest
 
 from service.reports.cost_quantity import CostQuantity
@@ -75,3 +77,45 @@ def test_the_fallback_list_has_what_was_weighed() -> None:
     found = fallback_layers(sample.searched_report())
     assert (found["confidence"], found["cost"]["name"], found["samples_needed"]) == (0.975, "macs", None)
     assert found["predicted_drop"]["variants"] == 7
+
+
+def test_colours_go_by_the_interval_as_the_promise_does() -> None:
+    report = sample.searched_report()
+    found = Pareto.of(report)
+    assert found is not None
+    sides = {each.fallback: each.within_budget for each in found.points if not each.control}
+    # measured drops of 3.15, 1.21, 0.62, 0.25, 0.21 and 0.15 pp against 1.00; the second reaches down to 0.83
+    assert sides == {1: False, 2: None, 3: True, 4: True, 5: True, 7: True}
+    page = to_html(report).decode()
+    assert [page.count(f'<g class="step {each}"') for each in ("within", "over", "open")] == [5, 2, 1]
+    assert "its upper end is within the budget" in page
+    assert page.count("? not sure") == 1
+
+
+def test_a_point_value_within_the_budget_is_not_enough() -> None:
+    report = sample.searched_report()
+    assert report.decision is not None
+    wide = report.decision.measured[3]
+    score = wide.score.model_copy(update={"drop": wide.score.drop.model_copy(update={"high": 0.011})})
+    doubtful = wide.model_copy(update={"score": score})
+    found = Pareto.of(sample.searched_report(measured=(doubtful,)))
+    assert found is not None
+    assert [each.within_budget for each in found.points if not each.control] == [None]
+
+
+def test_lists_of_one_cost_stand_side_by_side() -> None:
+    report = sample.searched_report()
+    assert report.decision is not None
+    swapped = report.decision.measured[0].model_copy(update={"fallback": ("node_5",)})
+    page = to_html(sample.searched_report(measured=(*report.decision.measured, swapped))).decode()
+    whiskers = re.findall(r"<g class=\"step over\"><title>1 fallback layer.*?<circle cx=\"([\d.]+)\"", page)
+    assert len(set(whiskers)) == 2
+
+
+def test_the_chosen_list_is_named_above_the_drawing() -> None:
+    page = to_html(sample.searched_report()).decode()
+    assert "chosen: 3 layers in float</text>" in page
+
+
+def test_layers_are_counted_once() -> None:
+    assert "layers in floating point</th>" not in to_html(sample.searched_report(cost="layers")).decode()

@@ -47,7 +47,6 @@ def test_greedy_proposes_the_prefixes_of_the_ranking() -> None:
     assert lists(made(), algorithm="greedy") == ["", "d", "cd", "bcd", "abcd"]
 
 
-def test_optimal_proposes_the_curve_with_its_proofs() -> None:
-    found = candidates(made(), SelectionSettings(algorithm="optimal"), RANKING, SENSITIVITIES)
-    assert [each.fallback for each in found] == [(), ("d",), ("c", "d"), ("b", "c", "d"), ("a", "b", "c", "d")]
-    assert all(each.gap == 0 and each.bound == each.cost for each in found)
+def test_what_has_a_curve_of_its_own_goes_by_no_order_of_layers() -> None:
+    with pytest.raises(ValueError, match="optimal goes by no order"):
+        lists(made(), algorithm="optimal")

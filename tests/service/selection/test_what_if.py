@@ -8,9 +8,10 @@ from service.domain.costs import CostModel, CostName, LayerCost
 from service.domain.errors import InvalidInput
 from service.domain.results import Interval, VariantScore
 from service.domain.settings import Budget, SelectionSettings
+from service.selection import what_if as module
 from service.selection.evidence import Evidence, MeasuredList
 from service.selection.ranking import Ranked
-from service.selection.what_if import what_if
+from service.selection.what_if import next_answer, what_if
 
 DROPS = {"a": 0.08, "b": 0.04, "c": 0.01}
 """Of single layers; a list's drop is their sum, and so is its noise."""
@@ -144,3 +145,32 @@ def test_questions_that_cannot_be_answered_name_their_field(selection, budget, f
         what_if(evidence(fp32=interval(0.0)), selection, budget)
     assert refused.value.field == field
     assert refused.value.code == (code or "pins-contradict")
+
+
+def test_what_is_missing_is_asked_for_and_then_decides():
+    budget = Budget(max_drop=0.06)
+    wanted = next_answer(evidence(measured()), optimal(), budget)
+    assert isinstance(wanted, tuple)
+    assert ("a",) in wanted
+    found = next_answer(evidence(*EVERY), optimal(), budget)
+    assert found == what_if(evidence(*EVERY), optimal(), budget)
+
+
+def test_lists_of_the_sweep_do_not_count_against_the_question(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MOST", 1)
+    asked = (evidence(measured(), measured("b")), optimal(never_int8=("a",)), Budget(max_drop=0.045))
+    assert what_if(*asked).state == "predicted"
+    # of its own question, one list was measured already
+    assert isinstance(next_answer(*asked, before=2), tuple)
+    assert not isinstance(next_answer(*asked, before=1), tuple)
+
+
+def test_the_answer_tells_the_two_ends_and_whose_confidence_it_is():
+    found = what_if(evidence(*EVERY, fp32_held_out=interval(0.88)), optimal(), Budget(max_drop=0.06))
+    assert found.all_int8 is not None
+    assert found.all_int8.drop.value == pytest.approx(0.13)
+    assert found.fp32 == interval(0.88)
+    assert [each for each in found.notes if "97.5 % is that of this one question" in each]
+    estimate = what_if(evidence(measured()), optimal(), Budget(max_drop=0.06))
+    assert not any("confidence" in each for each in estimate.notes)
+    assert estimate.fp32 == interval(0.9)

@@ -1,10 +1,15 @@
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from alembic import command
+from service.domain.states import UnitKind
+from service.store import audit, projects
 from service.store.database import Database
-from service.store.tables import SweepRow, Table, UnitRow
+from service.store.tables import ProjectRow, SelectionRow, SweepRow, Table, UnitRow
+from service.store.units import NewUnit, add_units
 from tests.service.store.conftest import Rows
 
 
@@ -52,6 +57,76 @@ def test_a_sweep_keeps_its_rows_when_decisions_learn_to_keep_their_evidence(data
         assert [row.id for row in session.query(UnitRow).order_by(UnitRow.id)] == before
 
 
+def test_selections_keep_their_answers_when_they_learn_to_be_measured_and_when_they_forget(
+    database: Database, rows: Rows
+):
+    sweep_id = rows.sweep()
+
+    def states() -> dict[str, str]:
+        with database.read() as session:
+            found = session.execute(text("SELECT id, state FROM selections"))
+            return {str(row.id): str(row.state) for row in found}
+
+    move_to(database, "0004")
+    with database.write() as session:
+        for state in ("verified", "predicted"):
+            values = f"('{state}', '{sweep_id}', '{{}}', '{state}', '{{}}', 7.5)"
+            columns = "(id, sweep_id, settings, state, result, created_at)"
+            session.execute(text(f"INSERT INTO selections {columns} VALUES {values}"))
+    move_to(database, "head")
+    with database.write() as session:
+        rows_ = {row.id: row for row in session.query(SelectionRow)}
+        assert {each: (row.state, row.finished_at, row.round) for each, row in rows_.items()} == {
+            "verified": ("done", 7.5, 0),
+            "predicted": ("predicted", None, 0),
+        }
+        rows_["predicted"].state = "running"
+        add_units(session, [NewUnit(UnitKind.SELECT, "predicted", "onnxruntime", sweep_id=sweep_id)])
+    move_to(database, "0004")
+    assert states() == {"verified": "verified", "predicted": "predicted"}
+    with database.read() as session:
+        assert session.query(UnitRow).filter_by(subject_id="predicted").count() == 0
+    move_to(database, "head")
+
+
 def test_migrating_twice_changes_nothing(database: Database):
     database.migrate()
     database.ping()
+
+
+def move_to(database: Database, revision: str) -> None:
+    with database._writer.connect() as connection:
+        change = command.upgrade if revision == "head" else command.downgrade
+        change(database.alembic_config(connection), revision)
+        connection.commit()
+
+
+def test_everything_there_is_belongs_to_the_default_project_once_there_are_projects(database: Database, rows: Rows):
+    sweep_id = rows.sweep(key="k")
+    for revision in ("0004", "head"):
+        move_to(database, revision)
+    sweep = rows.get(sweep_id)
+    assert (sweep.project_id, sweep.idempotency_key) == ("default", "k")
+    with database.read() as session:
+        assert session.query(UnitRow).filter_by(sweep_id=sweep_id).count() == 1
+    if database.is_sqlite:  # what migrations switch off is on again
+        with database.engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_going_back_before_projects_is_refused_while_another_one_has_something(database: Database, rows: Rows):
+    sweep_id = rows.sweep()
+    with database.write() as session:
+        projects.create(session, ProjectRow(id="other"))
+        session.get_one(SweepRow, sweep_id).project_id = "other"
+    with pytest.raises(RuntimeError, match="sweeps of other projects"):
+        move_to(database, "0004")
+    move_to(database, "head")
+
+
+@pytest.mark.parametrize("change", ["update audit_log set outcome = 0", "delete from audit_log"])
+def test_the_audit_log_is_append_only(database: Database, change: str):
+    with database.write() as session:
+        audit.add(session, audit.Deed("key_1", "default", "upload_model", "/v1/models", 201, "req_1"))
+    with pytest.raises(DBAPIError, match="append only"), database.write() as session:
+        session.execute(text(change))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.domain.states import Phase, SweepState, UnitKind
-from service.store.progress import LEAST_SECONDS, Round, compute
+from service.domain.states import Phase, SelectionState, SweepState, UnitKind
+from service.store.progress import LEAST_SECONDS, Progress, Round, compute, compute_selection
 
 MEASURED = Round(UnitKind.MEASURE, 0, 4, 4, 100.0, 100.0, 100.0)
 
@@ -48,3 +48,24 @@ def test_a_sweep_that_probes_first_never_runs_back() -> None:
     assert fractions == sorted(fractions)
     assert fractions[0] < fractions[1] < fractions[2] < 0.85
     assert at(Phase.MEASURE, measuring[0]) == 0.07
+
+
+def test_a_selection_is_all_verification_and_never_runs_back() -> None:
+    def at(*rounds: Round) -> Progress:
+        return compute_selection(rounds, SelectionState.RUNNING, 124.0)
+
+    step = Round(UnitKind.SELECT, 0, 1, 1, 0.0, 0.0, 119.0)
+    looks = [at(step), at(step, verify(1, 5.0)), at(step, verify(1, 10.0)), at(step, verify(1, 10.0), verify(2, 5.0))]
+    fractions = [each.fraction for each in looks]
+    assert fractions == sorted(set(fractions))
+    assert fractions[0] == 0.0
+    assert looks[0].eta_seconds is None
+    assert looks[1].eta_seconds == 12.0  # 5 in 4 s; 5 of the round, and another 10
+    assert all(each.estimated for each in looks)
+
+
+def test_a_selection_that_has_ended_has_nothing_left() -> None:
+    rounds = [verify(1, 10.0)]
+    assert compute_selection(rounds, SelectionState.DONE, 124.0) == Progress(1.0, False, 2, 2, 0.0)
+    for ended in (SelectionState.FAILED, SelectionState.CANCELLED):
+        assert compute_selection(rounds, ended, 124.0).eta_seconds is None

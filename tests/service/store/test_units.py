@@ -5,7 +5,7 @@ import pytest
 
 from service.domain.errors import LeaseLost
 from service.domain.states import UnitKind, UnitState
-from service.store import units
+from service.store import lost_units, units
 from service.store.database import Database
 from service.store.tables import UnitRow
 from service.store.units import Lease, NewUnit
@@ -66,8 +66,8 @@ def test_a_taken_over_worker_can_write_nothing(database):
     (unit_id,) = add(database)
     old = claim(database, GONE)
     with database.write() as session:
-        assert units.expired(session) == [(unit_id, None)]
-        assert units.take_back(session, unit_id, max_attempts=3) is UnitState.QUEUED
+        assert [each.unit_id for each in lost_units.expired(session)] == [unit_id]
+        assert lost_units.take_back(session, unit_id, max_attempts=3) is UnitState.QUEUED
     for write in (
         lambda session: units.finish(session, old, result={"by": "old"}),
         lambda session: units.heartbeat(session, old, lease_seconds=LONG, progress=0.5),
@@ -90,7 +90,7 @@ def test_what_a_transaction_wrote_with_a_lost_lease_is_rolled_back(database):
     add(database)
     lease = claim(database, GONE)
     with database.write() as session:
-        units.take_back(session, lease.unit_id, max_attempts=3)
+        lost_units.take_back(session, lease.unit_id, max_attempts=3)
 
     def write_late() -> None:
         with database.write() as session:
@@ -109,8 +109,8 @@ def test_a_heartbeat_keeps_a_lease_alive(database):
         units.heartbeat(session, lease, lease_seconds=LONG, progress=0.25)
     time.sleep(0.3)
     with database.write() as session:
-        assert units.expired(session) == []
-        assert units.take_back(session, lease.unit_id, max_attempts=3) is None
+        assert lost_units.expired(session) == []
+        assert lost_units.take_back(session, lease.unit_id, max_attempts=3) is None
     assert state(database, lease.unit_id).progress == 0.25
 
 
@@ -119,7 +119,7 @@ def test_the_last_attempt_ends_the_unit(database):
     for attempt in (1, 2):
         claim(database, GONE)
         with database.write() as session:
-            after = units.take_back(session, unit_id, max_attempts=2)
+            after = lost_units.take_back(session, unit_id, max_attempts=2)
         assert after is (UnitState.QUEUED if attempt == 1 else UnitState.FAILED)
     assert "lost 2 times" in state(database, unit_id).error
 
@@ -137,8 +137,8 @@ def test_giving_back_need_not_count(database):
 def test_hints_are_due_once(database):
     (unit_id,) = add(database)
     with database.write() as session:
-        assert units.stale_hints(session, older_than=10) == []
-        assert units.stale_hints(session, older_than=-1) == [(unit_id, "data")]
+        assert lost_units.stale_hints(session, older_than=10) == []
+        assert lost_units.stale_hints(session, older_than=-1) == [(unit_id, "data")]
 
 
 def test_sweeps_share_the_workers(rows, database):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.domain.costs import Precision
 from service.domain.layers import Layer, Operation
 from workers.exports.mixed_precision import MixedPrecision
 from workers.models.onnx_graph import read_onnx
@@ -35,11 +36,11 @@ def layer(name: str, op: Operation = Operation.CONV, **fields: object) -> Layer:
     return Layer.model_validate(values | fields)
 
 
-def mixed(layers: Sequence[Layer], *floating: str) -> MixedPrecision:
+def mixed(layers: Sequence[Layer], *floating: str, precision: Precision = Precision.FP32) -> MixedPrecision:
     """The decision that keeps the layers of these names in floating point."""
     fallback = frozenset(each.id for each in layers if each.name in floating)
     assert len(fallback) == len(floating)
-    return MixedPrecision(tuple(layers), fallback)
+    return MixedPrecision(tuple(layers), fallback, fallback_precision=precision)
 
 
 def onnx_layers(path: Path) -> tuple[Layer, ...]:

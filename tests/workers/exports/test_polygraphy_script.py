@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.costs import Precision
 from service.domain.layers import Operation
 from tests.workers.exports.made import HOSTILE, layer, mixed
 from workers.exports.polygraphy_script import to_script
@@ -57,11 +58,20 @@ def postprocess(script: bytes, network: RecordingNetwork, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("tensorrt")
-def test_only_the_fallback_layers_are_set_and_each_of_their_outputs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "kind", "flags"),
+    [(Precision.FP32, "float32", "--int8 \\"), (Precision.FP16, "float16", "--int8 --fp16 \\")],
+    ids=["fp32", "fp16"],
+)
+def test_only_the_fallback_layers_are_set_and_each_of_their_outputs(
+    precision: Precision, kind: str, flags: str, tmp_path: Path
+) -> None:
     layers = [layer("conv1"), layer("block.conv1"), layer("conv2")]
     network = RecordingNetwork("conv1", "relu", "block.conv1", "conv2", outputs=2)
-    postprocess(to_script(mixed(layers, "conv1"), {each.id for each in layers}), network, tmp_path)
-    assert network.set == {"conv1": ("float16", {0: "float16", 1: "float16"})}
+    script = to_script(mixed(layers, "conv1", precision=precision), {each.id for each in layers})
+    postprocess(script, network, tmp_path)
+    assert network.set == {"conv1": (kind, {0: kind, 1: kind})}
+    assert f"-o model.engine {flags}" in script.decode()
 
 
 @pytest.mark.usefixtures("tensorrt")
@@ -93,7 +103,8 @@ def test_a_node_without_a_name_of_its_own_is_a_comment() -> None:
 
 
 def test_a_plugin_stays_in_float32(tensorrt: Any, tmp_path: Path) -> None:
-    script = to_script(mixed([layer("a"), layer("plug", Operation.PLUGIN)], "a", "plug"), {"a", "plug"})
+    layers = [layer("a"), layer("plug", Operation.PLUGIN)]
+    script = to_script(mixed(layers, "a", "plug", precision=Precision.FP16), {"a", "plug"})
     network = RecordingNetwork("a", "plug")
     postprocess(script, network, tmp_path)
     assert network.set == {"a": ("float16", {0: "float16"}), "plug": ("float32", {0: "float32"})}

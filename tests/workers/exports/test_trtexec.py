@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service.domain.costs import Precision
 from service.domain.layers import Operation
 from tests.workers.exports.made import HOSTILE, layer, mixed
 from workers.exports.trtexec import to_text
@@ -37,14 +38,20 @@ def pairs(text: str) -> dict[str, str]:
     return found
 
 
-def test_fallback_layers_are_named_in_both_lists_and_the_others_in_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("precision", "kinds"), [(Precision.FP32, ["--int8"]), (Precision.FP16, ["--int8", "--fp16"])], ids=str
+)
+def test_fallback_layers_are_named_in_both_lists_and_the_others_in_none(
+    precision: Precision, kinds: list[str], tmp_path: Path
+) -> None:
     layers = [layer(name) for name in ("/conv1/Conv", "/layer1/conv1/Conv", "node_conv2d:1")]
-    text = to_text(mixed(layers, "/conv1/Conv", "node_conv2d:1"), {each.id for each in layers})
-    flags = arguments(text, tmp_path)
-    assert flags[:4] == ["--onnx=model.onnx", "--int8", "--fp16", "--calib=calibration.cache"]
+    decision = mixed(layers, "/conv1/Conv", "node_conv2d:1", precision=precision)
+    flags = arguments(to_text(decision, {each.id for each in layers}), tmp_path)
+    assert [each for each in flags if each in ("--int8", "--fp16")] == kinds
+    assert "--calib=calibration.cache" in flags
     assert "--precisionConstraints=obey" in flags
-    assert value(flags, "layerPrecisions") == "/conv1/Conv:fp16,'node_conv2d:1':fp16"
-    wanted = {"/conv1/Conv": "fp16", "node_conv2d:1": "fp16"}
+    assert value(flags, "layerPrecisions") == f"/conv1/Conv:{precision},'node_conv2d:1':{precision}"
+    wanted = {"/conv1/Conv": precision.value, "node_conv2d:1": precision.value}
     assert pairs(value(flags, "layerPrecisions")) == pairs(value(flags, "layerOutputTypes")) == wanted
 
 
@@ -77,7 +84,7 @@ def test_the_file_says_what_tensorrt_11_needs_instead() -> None:
 
 def test_a_plugin_stays_in_fp32_and_its_library_is_asked_for(tmp_path: Path) -> None:
     layers = [layer("a"), layer("plug", Operation.PLUGIN)]
-    text = to_text(mixed(layers, "a", "plug"), {"a", "plug"})
+    text = to_text(mixed(layers, "a", "plug", precision=Precision.FP16), {"a", "plug"})
     assert "--layerPrecisions=a:fp16,plug:fp32" in arguments(text, tmp_path)
     assert "--dynamicPlugins=" in text.decode()
     assert "Plugins" not in to_text(mixed([layer("a")], "a"), {"a"}).decode()

@@ -34,7 +34,7 @@ def test_an_onnx_model_leaves_the_files_of_tools_that_take_onnx(installation: In
     arguments = json.loads(found["onnxruntime.json"])["quantize_static"]
     assert arguments["nodes_to_exclude"] == ["first"]  # excluded layers stay in floating point too
     assert arguments["nodes_to_quantize"] == ["second"]
-    assert b"--layerPrecisions=first:fp16" in found["trtexec.txt"]
+    assert b"--layerPrecisions=first:fp32" in found["trtexec.txt"]
     assert b"'first'" in found["polygraphy_script.py"]
 
 

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from service.domain.results import Interval
 from service.domain.states import Phase, SweepState, UnitKind, UnitState
 from service.selection.ranking import rank_by
-from service.store import progress, sweeps, units
+from service.store import lost_units, progress, sweeps, units
 from tests.workers.installation import Installation
 from workers.engine.probe_sums import ProbeSums
 from workers.sweep.probed import Known, at_the_end
@@ -148,7 +148,7 @@ def test_a_lost_probe_is_made_again_and_changes_nothing(digits: Digits) -> None:
     assert lease is not None
     installation.let_expire(lease)
     with installation.context.database.write() as session:
-        assert units.take_back(session, lease.unit_id, max_attempts=3) is UnitState.QUEUED
+        assert lost_units.take_back(session, lease.unit_id, max_attempts=3) is UnitState.QUEUED
     installation.run(lease)  # the late worker is fenced
     with installation.context.database.read() as session:
         assert not any(each.result_sha256 for each in units.units_of(session, sweep_id, UnitKind.PROBE))
