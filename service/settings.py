@@ -72,7 +72,9 @@ class Settings(BaseSettings):
     max_dataset_bytes: Annotated[int, Field(gt=0)] = 64 * 2**30
     max_calibration_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
     allow_pt2: bool | None = Field(
-        default=None, description="Accept torch.export archives (they can run code); default: only on a loopback host."
+        default=None,
+        description="Accept torch.export archives (they can run code), from every caller that may submit; default: "
+        "where keys are required those with the scope admin, else everybody on a loopback host and nobody on another.",
     )
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
@@ -131,13 +133,6 @@ class Settings(BaseSettings):
     def resolved_blob_cache_dir(self) -> Path:
         """The folder of the copies in force."""
         return self.blob_cache_dir or self.data_dir / "blob-cache"
-
-    @property
-    def pt2_allowed(self) -> bool:
-        """Whether torch.export archives are accepted."""
-        if self.allow_pt2 is not None:
-            return self.allow_pt2
-        return self.on_loopback
 
     @property
     def on_loopback(self) -> bool:
