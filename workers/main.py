@@ -60,7 +60,7 @@ def _tensorrt_checks() -> list[dict[str, object]]:
 def _serve(queues: str | None) -> None:
     from service.settings import Settings
     from service.store.identifiers import Prefix, new_id
-    from workers.capabilities import probe_in_child, queues_of, sandbox_in_child, to_document
+    from workers.capabilities import PUBLISHED, probe_in_child, queues_of, sandbox_in_child, to_document
     from workers.sandbox.measures import missing, told
     from workers.sandbox.measures import to_document as measures_to_document
 
@@ -80,7 +80,7 @@ def _serve(queues: str | None) -> None:
         )
     # the presence thread of this process publishes them
     os.environ["QUANTSIEVE_MEASURES"] = json.dumps(measures_to_document(measures))
-    os.environ["QUANTSIEVE_CAPABILITIES"] = json.dumps([to_document(each) for each in capabilities])
+    os.environ[PUBLISHED] = json.dumps([to_document(each) for each in capabilities])
     os.environ["QUANTSIEVE_WORKER_ID"] = new_id(Prefix.WORKER)
     # SIGTERM ends the running unit too, and gives it back (celery_app.py); SIGINT lets it end first
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"

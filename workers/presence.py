@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import __version__
 from service.store import units, workers
 from service.store.workers import Heartbeat
+from workers.capabilities import PUBLISHED
 from workers.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Presence(threading.Thread):
 
 
 def _heartbeat(worker_id: str, queues: list[str]) -> Heartbeat:
-    capabilities = {each["backend"]: each for each in json.loads(os.environ.get("QUANTSIEVE_CAPABILITIES", "[]"))}
+    capabilities = {each["backend"]: each for each in json.loads(os.environ.get(PUBLISHED, "[]"))}
     versions = {"quantsieve": __version__}
     for capability in capabilities.values():
         versions.update(capability["versions"])

@@ -1,6 +1,7 @@
 """The entry of the template: ``python -m workers.sandboxed <descriptor> <policy>``. All that a sandbox can open.
 
-It loads a runtime before it makes the first sandbox that wants it, so that each of these is a fork and starts at once.
+It loads a runtime, and the code that uses it, before it makes the first sandbox that wants it, so that each of these is
+a fork and starts at once.
 """
 
 import importlib
@@ -11,21 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.sandbox import conversion, graph, names
-from workers.sandbox.evaluation_set import served_set
-from workers.sandbox.model import served_model
-from workers.sandbox.nothing import served_nothing
-from workers.sandbox.results import once
 from workers.sandbox.serving import Opener, serve
 from workers.sandbox.template import POLICY, run_template
 from workers.sandbox.wire import Channel
-from workers.sweep import latency
 
 IMAGES = ("PIL.Image", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "PIL.BmpImagePlugin")
 ONNX = (
     *("onnx", "onnx.inliner", "onnxruntime", "workers.models.onnx_graph", "workers.models.onnx_layers"),
     *("workers.models.onnx_cuts", "workers.models.onnx_dataflow", "workers.models.onnx_output_errors"),
-    "workers.backends.onnx_probe",
 )
 TORCH = (
     *("workers.models.torch_export", "workers.backends.torch_session", "workers.backends.torch_probe"),
@@ -39,25 +33,39 @@ EXPORT = ("onnxscript", "torch.onnx", "torch.onnx._internal.exporter._core")
 
 @dataclass(frozen=True)
 class Opening:
-    """What opens a kind of thing, and the modules that it will want: loaded once, before the first of its kind."""
+    """What opens a kind of thing, as ``module:name``, and the modules that it will want.
 
-    opener: Opener
+    All are loaded once, before the first of its kind. ``once``: what it makes of the files is its only answer.
+    """
+
+    name: str
     modules: tuple[str, ...] = ()
+    once: bool = False
+
+    @property
+    def opener(self) -> Opener:
+        """Loads the code."""
+        module, _, name = self.name.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        if self.once:
+            return importlib.import_module("workers.sandbox.results").once(found)  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]
 
 
+MODEL = "workers.sandbox.model:served_model"
 OPENINGS: Mapping[str, Opening] = {
-    "nothing": Opening(served_nothing),
-    "set": Opening(served_set, ("numpy", "pyarrow.parquet", *IMAGES)),
-    "onnxruntime": Opening(served_model, ONNX),
-    "tensorrt": Opening(served_model, (*ONNX, "tensorrt")),
-    "torch": Opening(served_model, TORCH),
-    graph.KIND: Opening(graph.served_graph, ONNX),
-    latency.KIND: Opening(once(latency.served_latency), ONNX),
-    names.OWN: Opening(once(names.served_own_names), ONNX),
-    names.EXPORTED: Opening(once(names.served_exported_layers), (*TORCH, *EXPORT)),
-    conversion.TO_QDQ: Opening(once(conversion.served_to_qdq), ONNX),
-    conversion.TO_CACHE: Opening(once(conversion.served_to_cache), ONNX),
-    conversion.PAIRS: Opening(once(conversion.served_pairs), ONNX),
+    "nothing": Opening("workers.sandbox.nothing:served_nothing"),
+    "set": Opening("workers.sandbox.evaluation_set:served_set", ("numpy", "pyarrow.parquet", *IMAGES)),
+    "onnxruntime": Opening(MODEL, ONNX),
+    "tensorrt": Opening(MODEL, (*ONNX, "tensorrt")),
+    "torch": Opening(MODEL, TORCH),
+    "mixed-graph": Opening("workers.sandbox.graph:served_graph", ONNX),
+    "latency": Opening("workers.sweep.latency:served_latency", ONNX, once=True),
+    "own-names": Opening("workers.sandbox.names:served_own_names", ONNX, once=True),
+    "exported-layers": Opening("workers.sandbox.names:served_exported_layers", (*TORCH, *EXPORT), once=True),
+    "to-qdq": Opening("workers.sandbox.conversion:served_to_qdq", ONNX, once=True),
+    "to-cache": Opening("workers.sandbox.conversion:served_to_cache", ONNX, once=True),
+    "pairs": Opening("workers.sandbox.conversion:served_pairs", ONNX, once=True),
 }
 
 
@@ -68,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _load(kind: str) -> None:
+    _ = OPENINGS[kind].opener
     for name in OPENINGS[kind].modules:
         if name not in sys.modules:
             with suppress(ImportError, OSError):  # the file's opener will say that it is missing

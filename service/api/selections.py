@@ -166,7 +166,7 @@ def delete_selection(
     """Delete a selection, however far its measuring is; the sweep and its decision stay as they are."""
     with services.database.write() as session:
         selections.remove(session, sweep_id, selection_id)
-    background.add_task(tidy, services)
+    background.add_task(tidy, services.whole)
 
 
 def _create(services: ProjectServices, sweep_id: str, question: SelectionQuestion) -> SelectionView:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.sandbox.sandbox import Parts, sandbox
+from workers.sandbox.confined import Parts
+from workers.sandbox.sandbox import sandbox
 from workers.sandbox.serving import Reply, Served
 from workers.sandbox.wire import Array, Message
 from workers.sandboxed import OPENINGS

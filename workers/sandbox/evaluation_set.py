@@ -10,7 +10,8 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 
 from workers.data.evaluation_set import open_evaluation_set
 from workers.data.stored import Array, ArraySpec, EvaluationSet, Indices, RawTensors
-from workers.sandbox.sandbox import Confined, Sandbox
+from workers.sandbox.confined import Confined
+from workers.sandbox.sandbox import Sandbox
 from workers.sandbox.serving import Fetch, Reply
 from workers.sandbox.wire import DTYPES, Message
 

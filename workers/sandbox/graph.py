@@ -24,8 +24,9 @@ from workers.exports.qdq_onnx import QdqExport, QdqSettings, export_qdq
 from workers.exports.scales import Rescaled
 from workers.exports.to_cache import to_cache
 from workers.models.fake_quant import scale_of
+from workers.sandbox.confined import Confined
 from workers.sandbox.results import as_array, read_files, sent_files
-from workers.sandbox.sandbox import Confined, Sandbox
+from workers.sandbox.sandbox import Sandbox
 from workers.sandbox.serving import Fetch, Reply
 from workers.sandbox.wire import Message
 

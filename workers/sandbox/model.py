@@ -24,7 +24,8 @@ from workers.calibration.histograms import Histograms
 from workers.data.binding import Batch
 from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
-from workers.sandbox.sandbox import Confined, Parts, Sandbox
+from workers.sandbox.confined import Confined, Parts
+from workers.sandbox.sandbox import Sandbox
 from workers.sandbox.serving import Fetch, Reply
 from workers.sandbox.wire import Message
 

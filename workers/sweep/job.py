@@ -24,7 +24,7 @@ from service.store.blobs import BlobStore
 from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SelectionRow, SweepRow
 from service.store.units import Lease
 from workers.backends.protocol import OpenSettings
-from workers.backends.registry import device_for
+from workers.capabilities import device_for
 from workers.context import WorkerContext
 from workers.data.binding import Batch, BoundEvaluationSet
 from workers.data.stored import EvaluationSet

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from service.settings import Settings
+from workers.sandbox.confined import Confined
 from workers.sandbox.errors import FailedInside
 from workers.sandbox.measures import ESSENTIAL, missing
 from workers.sandbox.policy import Policy
-from workers.sandbox.sandbox import Confined, Sandbox
+from workers.sandbox.sandbox import Sandbox
 from workers.sandbox.wire import Closed
 
 ENTRY = "tests.workers.sandbox.attacker"

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from tests.workers.sandbox.test_confinement import ENTRY, POLICY
+from workers.sandbox.confined import Confined
 from workers.sandbox.errors import SandboxDied
-from workers.sandbox.sandbox import Confined, Sandbox
+from workers.sandbox.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")
