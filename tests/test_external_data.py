@@ -33,7 +33,7 @@ def test_the_table_is_that_of_the_model_with_its_weights_inside(service: LiveSer
         tables.append([(each["layer"]["name"], each["score"]["measures"]) for each in document["layers"]])
     assert [name for name, _ in tables[0]]
     assert tables[0] == tables[1]
-    assert not list(service.temporary.glob("quantsieve-*"))
+    assert not [each for each in service.temporary.rglob("*") if each.is_file()]
 
 
 def test_the_same_zip_is_one_model_of_the_format_onnx(service: LiveService) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from workers.backends.tensorrt.timing_cache import FOLDER_VARIABLE
 from workers.sandbox import namespaces, seccomp, syscalls
 from workers.sandbox.measures import Measure
 from workers.sandbox.policy import Policy
@@ -26,19 +27,29 @@ def enter_namespaces() -> str | None:
 
 
 def confine(
-    policy: Policy, descriptors: Sequence[int], paths: Sequence[str], *, scratch: str, root: str, refused: str | None
+    policy: Policy,
+    descriptors: Sequence[int],
+    paths: Sequence[str],
+    *,
+    scratch: str,
+    root: str,
+    refused: str | None,
+    engines: str | None = None,
 ) -> tuple[list[str], tuple[Measure, ...]]:
     """Where the input files are for this process from now on, and which measures hold.
 
     ``descriptors``: of the opened input files, whose ``paths`` are needed to show them in another root.
-    ``refused``: why there are no namespaces; None where this process is the first of new ones.
+    ``refused``: why there are no namespaces; None where this process is the first of new ones. ``engines``: a folder
+    that it may write, and others like it.
     """
     found: list[Measure] = []
     files = [f"/proc/self/fd/{each}" for each in descriptors]
     if refused is None:
         why, seen = None, files
         try:
-            inside = namespaces.change_root(root, scratch, paths, visible=policy.visible, gpu=policy.gpu)
+            inside = namespaces.change_root(
+                root, scratch, paths, visible=policy.visible, gpu=policy.gpu, writable=engines
+            )
             seen, scratch = inside, namespaces.SCRATCH
         except OSError as error:
             why = f"no view of its own on the disk: {error.strerror or error}"
@@ -53,7 +64,9 @@ def confine(
     else:
         found += [Measure(name, False, refused) for name in ("files", "network", "processes")]
     _settle_in(scratch)
-    found.append(_attempt("user", lambda: _become_nobody(scratch, files)))
+    found.append(_attempt("user", lambda: _become_nobody(scratch, files, engines)))
+    if engines is not None and os.access(engines, os.R_OK | os.W_OK | os.X_OK):
+        os.environ[FOLDER_VARIABLE] = engines  # else its engines end with it
     found.append(_attempt("privileges", _drop_privileges))
     found.append(_attempt("limits", lambda: _limit(policy)))
     found.append(_attempt("system calls", _filter))
@@ -88,16 +101,28 @@ def _settle_in(scratch: str) -> None:
     os.environ.update(TORCHINDUCTOR_CACHE_DIR=f"{scratch}/inductor", TRITON_CACHE_DIR=f"{scratch}/triton")
 
 
-def _become_nobody(scratch: str, files: Sequence[str]) -> str:
+def _become_nobody(scratch: str, files: Sequence[str], engines: str | None) -> str:
     if os.geteuid() != 0:
         return f"user {os.geteuid()}, as the worker"
     if not _may_read((os.__file__, *(each for each in sys.path if os.path.exists(each)), scratch, *files)):
         os.chown(scratch, 0, 0)  # root without its powers may not write to what is another's
         raise _NotHere("runs as root without its powers: the user nobody could not read what it needs")
+    if engines is not None:
+        _hand_over(engines)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     return f"user {NOBODY} (nobody)"
+
+
+def _hand_over(folder: str) -> None:
+    """Once, what root has made there before: no sandbox has written to it yet, so no link leads out of it."""
+    if os.stat(folder).st_uid == NOBODY:
+        return
+    for each in os.scandir(folder):
+        if each.is_file(follow_symlinks=False):
+            os.chown(each.path, NOBODY, NOBODY, follow_symlinks=False)
+    os.chown(folder, NOBODY, NOBODY)
 
 
 def _may_read(paths: Sequence[str]) -> bool:

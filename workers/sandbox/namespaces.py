@@ -38,10 +38,12 @@ def enter() -> None:
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def change_root(root: str, scratch: str, files: Sequence[str], *, visible: Sequence[str], gpu: bool) -> list[str]:
+def change_root(
+    root: str, scratch: str, files: Sequence[str], *, visible: Sequence[str], gpu: bool, writable: str | None = None
+) -> list[str]:
     """Make ``root`` (an empty folder) the root of this process; raises OSError. Where ``files`` lie in it.
 
-    All is read-only but ``scratch``, which lies at ``/scratch``.
+    All is read-only but ``scratch``, which lies at ``/scratch``, and the folder ``writable``, which stays where it is.
     """
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     syscalls.mount("none", root, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=0755")
@@ -56,6 +58,8 @@ def change_root(root: str, scratch: str, files: Sequence[str], *, visible: Seque
     for index, path in enumerate(files):
         inside.append(f"{INPUT}/{index}")
         _bind(path, root + inside[-1], read_only | syscalls.ATTR_NOEXEC)
+    if writable is not None:
+        _bind(writable, root + writable, syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV | syscalls.ATTR_NOEXEC)
     _bind(scratch, root + SCRATCH, syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV | syscalls.ATTR_NOEXEC)
     os.mkdir(root + "/proc")
     syscalls.mount("proc", root + "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)

@@ -2,10 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self
 
 from service.settings import Settings
+from workers.backends.tensorrt.timing_cache import cache_folder
 
 Demand = Literal["auto", "required"]
 
@@ -19,6 +21,7 @@ class Policy:
     """``memory`` and ``file`` in bytes; ``open_seconds``: until a file is open; ``silent_seconds``: between answers.
 
     ``visible``: paths that stay readable, plugin libraries above all. ``gpu``: whether devices of NVIDIA do.
+    ``engines``: the folder of engines and timing caches of TensorRT; None where that is not installed.
     """
 
     demand: Demand
@@ -29,6 +32,7 @@ class Policy:
     threads: int = 1024
     visible: tuple[str, ...] = ()
     gpu: bool = False
+    engines: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -41,6 +45,7 @@ class Policy:
             open_seconds=settings.sandbox_open_seconds,
             silent_seconds=settings.sandbox_silent_seconds,
             visible=tuple(str(each) for each in libraries),
+            engines=str(cache_folder(os.environ).absolute()) if find_spec("tensorrt") is not None else None,
             gpu=settings.device != "cpu" and os.path.exists("/dev/nvidiactl"),
         )
 

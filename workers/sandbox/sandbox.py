@@ -25,6 +25,8 @@ STOP_SECONDS = 30.0
 ENTRY = "workers.sandboxed"
 PROBE = "nothing"
 """The kind of sandbox that opens no file."""
+BUILD_ENGINES = frozenset({"tensorrt", "latency"})
+"""The kinds that see and write the folder of TensorRT's engines, so that none is built twice."""
 KEPT_VARIABLES = (
     *("PATH", "PYTHONPATH", "PYTHONHASHSEED", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"),
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
@@ -90,7 +92,7 @@ class Sandbox:
         with ExitStack() as stack:
             stack.enter_context(theirs)
             opened = [stack.enter_context(each.open("rb")).fileno() for each in files]
-            asked = {"open": kind, "paths": [os.path.realpath(each) for each in files]}
+            asked = {"open": kind, "paths": [os.path.realpath(each) for each in files], "engines": self._engines(kind)}
             try:
                 answer = self._ask(asked, [theirs.fileno(), *opened])
             except SandboxDied:
@@ -110,6 +112,12 @@ class Sandbox:
     def abandon(self, holder: int) -> None:
         """Nobody refers to that sandbox any more. Called while garbage is collected: nothing may wait here."""
         self._abandoned.append(holder)
+
+    def _engines(self, kind: str) -> str | None:
+        if self.policy.engines is None or kind not in BUILD_ENGINES:
+            return None
+        os.makedirs(self.policy.engines, exist_ok=True)
+        return os.path.realpath(self.policy.engines)
 
     def _ask(self, document: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         with self._lock:

@@ -119,6 +119,7 @@ class _Template:
             scratch=str(folder / "scratch"),
             root=str(folder / "root"),
             refused=refused,
+            engines=asked["engines"],
         )
         channel.send("ready", measures.to_document(found))
         self._serve(channel, asked["open"], [Path(each) for each in files])

@@ -194,3 +194,24 @@ def test_only_the_essential_measures_are_asked_for() -> None:
 def test_an_array_of_objects_does_not_come_out(attacker: Confined) -> None:
     with pytest.raises((FailedInside, Closed), match="dtype object"):
         attacker.one("pickle")
+
+
+def test_the_folder_of_engines_is_kept_for_those_that_build_some(tmp_path: Path) -> None:
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    (folder / "old.plan").write_text("built before")
+    file = tmp_path / "input"
+    file.write_text("the input")
+    sandbox = Sandbox(replace(POLICY, engines=str(folder)), entry=ENTRY)
+    first = sandbox.open("tensorrt", [file])
+    needs(first, "files")
+    assert first.one("read", str(folder / "old.plan")).document == "built before"
+    assert first.one("write", str(folder / "old.plan")).document == "written"
+    assert first.one("write", str(folder / "new.plan")).document == "written"
+    assert json.loads(first.one("environment").document)["QUANTSIEVE_TENSORRT_CACHE"] == str(folder)
+    assert refused(first, "write", str(tmp_path / "other")).startswith(("FileNotFoundError", "OSError"))
+    second, other = sandbox.open("latency", [file]), sandbox.open("attack", [file])
+    assert second.one("read", str(folder / "new.plan")).document == "written"
+    assert "No such file" in refused(other, "read", str(folder / "new.plan"))
+    for each in (first, second, other):
+        each.end()
