@@ -1,73 +1,86 @@
-"""A sweep's own steps with the model in a sandbox and in this process, in turn: what the channel costs.
+"""What sandboxes cost: CPU time of whole sweeps, of worker and sandboxes together, against the same in one process.
 
-``python -m benchmarks.sandbox``: the digits network in ONNX Runtime, all layers one by one on 256 samples.
+``python -m benchmarks.sandbox [--samples 1024] [--backend onnxruntime] [--rounds 1]``: ResNet-20, every layer one by
+one, from upload to report. Each sweep has a process of its own, which pays for every import; they take turns.
 """
 
+import argparse
+import json
+import os
+import resource
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from service.domain.layers import Variant, controls
 from service.domain.settings import BackendName
-from service.settings import Settings
-from workers.backends.protocol import OpenSettings
-from workers.backends.registry import backend
-from workers.sandbox.model import open_sandboxed_model
-from workers.sandbox.policy import Policy
+from tests.real_data import RESNET20
+from tests.workers.in_process import InProcess
+from tests.workers.installation import Installation
+from workers import context
+from workers.capabilities import PUBLISHED, probe_in_child, to_document
 from workers.sandbox.sandbox import sandbox
+from workers.sandboxed import OPENINGS
+from workers.sweep import job
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples" / "digits"
-ROUNDS, SAMPLES, BATCH = 7, 256, 64
+WAYS = ("in sandboxes", "in the process")
 
 
 def main() -> None:
-    """Print medians and their ratio for each step."""
-    path, name = FOLDER / "digits.onnx", BackendName.ONNXRUNTIME
-    own = sandbox(Policy.of(Settings()))
-    open_sandboxed_model(own, name, path, OpenSettings())  # the template loads the runtime
-    openers: dict[str, Callable[[], Any]] = {
-        "in a sandbox": lambda: open_sandboxed_model(own, name, path, OpenSettings()),
-        "in the process": lambda: backend(name).open(path, OpenSettings()),
-    }
-    opened = {key: each() for key, each in openers.items()}
-    for each in opened.values():
-        each.set_amax({edge: 1.0 for layer in each.facts.layers for edge in layer.activations})
-        _evaluate(each)
-    tell("open", in_turn(openers))
-    tell("all layers", in_turn({key: lambda each=each: _evaluate(each) for key, each in opened.items()}))
+    """Print medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--backend", type=BackendName, default=BackendName.ONNXRUNTIME)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--way", choices=WAYS)
+    asked = parser.parse_args()
+    if asked.way is not None:
+        print(f"cpu {_sweep(asked.backend, asked.samples, confined=asked.way == WAYS[0])}")
+        return
+    # as the first process of a worker does for the others
+    environment = os.environ | {PUBLISHED: json.dumps([to_document(each) for each in probe_in_child()])}
+    seconds: dict[str, list[float]] = {each: [] for each in WAYS}
+    for _ in range(asked.rounds):
+        for way, found in seconds.items():
+            command = [sys.executable, "-m", "benchmarks.sandbox", *sys.argv[1:], "--way", way]
+            told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+            found.append(float(told.rpartition("cpu ")[2]))
+    medians = {way: statistics.median(found) for way, found in seconds.items()}
+    shown = ", ".join(f"{way} {value:.1f} s" for way, value in medians.items())
+    print(
+        f"{asked.backend}, {asked.samples} samples: {shown} of CPU, ratio {medians[WAYS[0]] / medians[WAYS[1]]:.3f} "
+        f"({asked.rounds} rounds)"
+    )
 
 
-def _evaluate(model: Any) -> None:
-    x = np.load(FOLDER / "eval.npz")["inputs"][:SAMPLES].astype(np.float32)
-    batches = [{model.facts.inputs[0].name: x[start : start + BATCH]} for start in range(0, SAMPLES, BATCH)]
-    layers = [each.id for each in model.facts.layers]
-    variants = [*controls(layers), *(Variant(name=f"layer:{each}", int8=frozenset({each})) for each in layers)]
-    for done in model.evaluate(batches, variants):
-        assert done.outputs is not None
-
-
-def in_turn(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Seconds of each, in turn."""
-    found: dict[str, list[float]] = {key: [] for key in runs}
-    for _ in range(ROUNDS):
-        for key, run in runs.items():
-            begun = time.perf_counter()
-            run()
-            found[key].append(time.perf_counter() - begun)
-    return found
-
-
-def tell(step: str, seconds: dict[str, list[float]]) -> None:
-    """One line."""
-    medians = {key: statistics.median(each) for key, each in seconds.items()}
-    ratio = medians["in a sandbox"] / medians["in the process"]
-    least = min(seconds["in a sandbox"]) / min(seconds["in the process"])
-    shown = ", ".join(f"{key} {value * 1e3:.1f} ms" for key, value in medians.items())
-    print(f"{step}: {shown}, ratio {ratio:.3f}; of the least {least:.3f}")
+def _sweep(backend: BackendName, samples: int, *, confined: bool) -> float:
+    """CPU seconds of this process and all that it started, until the sweep is over."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # where the inner sides write their files
+        if not confined:
+            context.sandbox = lambda policy: InProcess(policy, tuple(OPENINGS))  # type: ignore[assignment,return-value]
+        worker = Installation.at(Path(folder) / "data")
+        worker.context.database.migrate()
+        sweep_id = worker.sweep(
+            model=worker.model(RESNET20.file(backend).read_bytes(), "pt2" if backend is BackendName.TORCH else "onnx"),
+            dataset=worker.dataset(RESNET20.evaluation.read_bytes()),
+            backend=backend,
+            samples=samples,
+            shard_size=None,
+            budget=None,
+        )
+        worker.run_until()
+        assert worker.state(sweep_id) == "succeeded", worker.row(sweep_id).problem
+        job._open_model.cache_clear()
+        job._open_dataset.cache_clear()
+        if confined:
+            own = sandbox(worker.context.sandbox.policy)
+            own.end(0)  # its answer comes when the sandboxes that were given up have ended: only then they are counted
+            own._control.close()
+            own._process.wait()
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,6 @@ from tests.small_network import network
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     with live_service(tmp_path_factory.mktemp("hostile"), allow_pt2=True, max_attempts=2) as running:
-        running.patience = 240  # where many tests run at once, a graph of a million nodes takes a while
+        running.patience = 240  # where many tests run at once, a large graph takes a while
         running.ready("models", network().SerializeToString())  # what makes sandboxes has its folder from here on
         yield running

@@ -38,8 +38,8 @@ def cyclic() -> bytes:
     )
 
 
-def many_nodes(count: int = 10**6) -> bytes:
-    """A chain, written out as bytes, since a million objects would take a minute."""
+def many_nodes(count: int = 10**5) -> bytes:
+    """A chain, written out as bytes, since so many objects would take seconds."""
     chain = b"".join(_identity(f"t{index}", f"t{index + 1}") for index in range(count))
     frame = model([linear("x", "t0"), helper.make_node("Relu", [f"t{count}"], ["y"])], initializers=[WEIGHT])
     whole = onnx.ModelProto.FromString(frame)

@@ -97,7 +97,7 @@ def test_it_is_refused_at_once(service: LiveService, noun: str, content: bytes, 
 
 IN_A_SANDBOX = {
     "a cyclic graph": (onnx.cyclic, "sorted"),
-    "a million nodes": (onnx.many_nodes, "more than 100000 nodes"),
+    "a hundred thousand nodes": (onnx.many_nodes, "more than 100000 nodes"),
     "a function that calls itself": (onnx.recursive_function, "function 'f[01]' calls itself"),
     "a billion laughs": (onnx.billion_laughs, "more than 100000 nodes"),
     "branches that double": (onnx.doubling_subgraphs, "more than 100000 nodes|not an ONNX model"),
