@@ -1,6 +1,6 @@
 """What sandboxes cost: CPU time of whole sweeps, of worker and sandboxes together, against the same in one process.
 
-``python -m benchmarks.sandbox [--samples 1024] [--backend onnxruntime] [--rounds 1]``: ResNet-20, every layer one by
+``python -m benchmarks.sandbox [--samples 512] [--backend onnxruntime] [--rounds 1]``: ResNet-20, every layer one by
 one, from upload to report. Each sweep has a process of its own, which pays for every import; they take turns.
 """
 
@@ -30,7 +30,7 @@ WAYS = ("in sandboxes", "in the process")
 def main() -> None:
     """Print medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--backend", type=BackendName, default=BackendName.ONNXRUNTIME)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--way", choices=WAYS)
@@ -44,7 +44,7 @@ def main() -> None:
     for _ in range(asked.rounds):
         for way, found in seconds.items():
             command = [sys.executable, "-m", "benchmarks.sandbox", *sys.argv[1:], "--way", way]
-            told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+            told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
             found.append(float(told.rpartition("cpu ")[2]))
     medians = {way: statistics.median(found) for way, found in seconds.items()}
     shown = ", ".join(f"{way} {value:.1f} s" for way, value in medians.items())
