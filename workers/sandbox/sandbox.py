@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import finalize
 
+from workers.backends.onnx_providers import TF32_VARIABLE
 from workers.sandbox.confined import Confined
 from workers.sandbox.errors import SandboxDied
 from workers.sandbox.policy import Policy
@@ -31,6 +32,7 @@ KEPT_VARIABLES = (
     *("PATH", "PYTHONPATH", "PYTHONHASHSEED", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"),
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"),
     *("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *(TF32_VARIABLE, "CUBLAS_WORKSPACE_CONFIG"),  # what they change is the numbers
 )
 """Of the environment; whatever else is there may be a credential."""
 

@@ -36,6 +36,7 @@ def sandbox() -> Iterator[Sandbox]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUANTSIEVE_DATABASE_URL", SECRET)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("NVIDIA_TF32_OVERRIDE", "0")
         yield Sandbox(POLICY, entry=ENTRY)
 
 
@@ -215,3 +216,7 @@ def test_the_folder_of_engines_is_kept_for_those_that_build_some(tmp_path: Path)
     assert "No such file" in refused(other, "read", str(folder / "new.plan"))
     for each in (first, second, other):
         each.end()
+
+
+def test_what_decides_how_a_gpu_rounds_is_known_inside(attacker: Confined) -> None:
+    assert json.loads(attacker.one("environment").document)["NVIDIA_TF32_OVERRIDE"] == "0"
