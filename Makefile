@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
-.PHONY: demo test fuzz lint types serve bench bench-peers clean
+.PHONY: demo test chaos fuzz lint types serve bench bench-peers contract clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
@@ -16,6 +16,11 @@ test: .venv/ready  ## all tests
 FUZZ_EXAMPLES ?= 5000
 fuzz: .venv/ready  ## every parser on damaged files, FUZZ_EXAMPLES of each
 	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 tests/hostile/test_fuzz.py
+
+CHAOS_RUNS ?= 8
+CHAOS_MINUTES ?= 25
+chaos: .venv/ready  ## faults at random moments on both set-ups; prints what was lost. No run begins after CHAOS_MINUTES
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --runs $(CHAOS_RUNS) --minutes $(CHAOS_MINUTES)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -37,6 +42,9 @@ bench: .venv/ready  ## the engines beside the naive loop, ratios measured in one
 
 bench-peers: .venv/ready  ## other tools' sweeps beside ours on one network; makes an environment for each (7 GB in all)
 	$(BIN)/python -m benchmarks.peers
+
+contract: .venv/ready  ## thousands of requests made from the OpenAPI document
+	CONTRACT_CASES=400 $(BIN)/python -m pytest tests/service/api/test_contract.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out

@@ -10,6 +10,7 @@ from service.settings import Settings
 
 WORK_TASK = "quantsieve.work"
 DATA_QUEUE = "data"
+CHILD_START_SECONDS = 120.0
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ def make_celery(settings: Settings) -> Celery:
         task_create_missing_queues=True,
         worker_prefetch_multiplier=1,
         worker_pool_start_method="spawn",
+        # a spawned child that is not up by then is killed: Celery's 4 s are too few for a busy machine, which would go
+        # on to kill every child that it starts
+        worker_proc_alive_timeout=CHILD_START_SECONDS,
         worker_hijack_root_logger=False,
         # fail a publish fast: the reconciler publishes again what the broker did not take
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},

@@ -12,6 +12,8 @@ from service.domain.tenant import Limits
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
+LONGEST_LEASE_SECONDS = 3600.0
+
 
 def _default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "quantsieve"
@@ -76,7 +78,7 @@ class Settings(BaseSettings):
         description="Accept torch.export archives (they can run code), from every caller that may submit; default: "
         "where keys are required those with the scope admin, else everybody on a loopback host and nobody on another.",
     )
-    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
     reconcile_seconds: Annotated[float, Field(gt=0)] = 5.0
     max_attempts: Annotated[int, Field(ge=1)] = 5

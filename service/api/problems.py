@@ -11,11 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.domain.errors import Conflict, InvalidInput, NotFound, QuantsieveError, QuotaExceeded, Unavailable
+from service.domain.no_space import NoSpace
+from service.store.database import out_of_space
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_VALUE = 200
@@ -200,6 +202,8 @@ def _database(_request: Request, error: Exception) -> Response:
 def database_problem(error: Exception) -> Response:
     """The problem document of a driver's error: the database does not answer."""
     log.error("the database failed: %s", error)
+    if isinstance(error, DBAPIError) and out_of_space(error):
+        return response_of(NoSpace("there is no space left for the database"))
     return response_of(Unavailable("the database does not answer; try again", code="database-unavailable"))
 
 

@@ -1,6 +1,5 @@
 """Takes a streamed body into the blob store. Whatever goes wrong on the way, nothing of it is left."""
 
-import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,7 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.api.deps import ProjectServices
 from service.api.problems import BadRequest, TooLarge
-from service.domain.errors import RejectedFile, Unavailable
+from service.domain.errors import RejectedFile
+from service.domain.no_space import no_space_told
 from service.store import quotas
 from service.store.blobs import Blob, BlobWriter
 
@@ -24,20 +24,15 @@ BODY = {
 
 @asynccontextmanager
 async def receive(request: Request, services: ProjectServices, *, limit: int) -> AsyncIterator[BlobWriter]:
-    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes, and QuotaExceeded."""
+    """The whole body, written but not yet visible; raises TooLarge beyond ``limit`` bytes, QuotaExceeded, NoSpace."""
     _check_headers(request, limit)
-    try:
-        with services.blobs.writer() as writer:
-            await _copy(request, writer, limit)
-            if writer.size == 0:
-                raise RejectedFile("the body is empty; send the file itself as the body")
-            # before it is kept: what is refused must not fill the disk until somebody tidies
-            await run_in_threadpool(_check_quota, services, writer.blob)
-            yield writer
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable("there is no space left for uploads", code="storage-full") from error
-        raise
+    with no_space_told(), services.blobs.writer() as writer:
+        await _copy(request, writer, limit)
+        if writer.size == 0:
+            raise RejectedFile("the body is empty; send the file itself as the body")
+        # before it is kept: what is refused must not fill the disk until somebody tidies
+        await run_in_threadpool(_check_quota, services, writer.blob)
+        yield writer
 
 
 async def _copy(request: Request, writer: BlobWriter, limit: int) -> None:

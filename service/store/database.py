@@ -1,5 +1,6 @@
 """Connections and transactions, the same on SQLite and PostgreSQL; and the migrations that build the schema."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from alembic import command
@@ -16,6 +18,17 @@ from service.domain.tenant import Tenant
 from service.store.tenancy import open_session
 
 SQLITE_BUSY_MS = 30_000
+POSTGRESQL_DISK_FULL = "53100"
+IDLE_IN_TRANSACTION_MS = 30_000
+"""No transaction of ours waits for anything but the database: a client that is silent for so long is gone."""
+# so that neither side waits for hours for a machine that went away without a word (seconds; the last in milliseconds)
+POSTGRESQL_LINE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 def migrations_folder() -> Path:
@@ -36,10 +49,14 @@ class Database:
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed
         arguments: dict[str, Any] = {"timeout": SQLITE_BUSY_MS / 1000} if self.is_sqlite else {}
+        if not self.is_sqlite:
+            arguments = {name: value for name, value in POSTGRESQL_LINE.items() if name not in parsed.query}
         self.engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=not self.is_sqlite)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "connect", _configure_postgresql)
         self._writer = self.engine.execution_options(quantsieve_write=True)
 
     @contextmanager
@@ -97,6 +114,12 @@ class ProjectDatabase:
         return self._whole.write(self.tenant)
 
 
+def out_of_space(error: DBAPIError) -> bool:
+    """Whether the database failed because its disk is full."""
+    full = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return full or getattr(error.orig, "sqlstate", None) == POSTGRESQL_DISK_FULL
+
+
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     # the driver must not begin transactions by itself: _begin_sqlite does, and says IMMEDIATE where we write
     connection.isolation_level = None
@@ -104,6 +127,13 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={SQLITE_BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    # or what a worker that lost its power had locked would stay locked for as long as TCP keeps the connection
+    with connection.cursor() as cursor:
+        cursor.execute(f"set idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

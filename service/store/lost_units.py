@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from service.domain.states import UnitState
+from service.settings import LONGEST_LEASE_SECONDS
 from service.store.clock import now
 from service.store.tables import UnitRow
 
@@ -49,12 +50,17 @@ def take_back(session: Session, unit_id: str, *, max_attempts: int) -> UnitState
 
 
 def _is_expired() -> ColumnElement[bool]:
-    return (UnitRow.state == UnitState.LEASED) & (UnitRow.lease_expires_at < now())
+    # one that ends too late was given before the clock was set back; a worker that lives renews it with each heartbeat
+    over = UnitRow.lease_expires_at < now()
+    too_late = UnitRow.lease_expires_at > now() + LONGEST_LEASE_SECONDS
+    return (UnitRow.state == UnitState.LEASED) & (over | too_late)
 
 
 def stale_hints(session: Session, *, older_than: float) -> list[tuple[str, str]]:
     """(unit id, queue) of queued units whose hint may be lost; they count as published now."""
-    query = select(UnitRow).where(UnitRow.state == UnitState.QUEUED, UnitRow.published_at < now() - older_than)
+    # one from the future was published before the clock was set back
+    stale = (UnitRow.published_at < now() - older_than) | (UnitRow.published_at > now() + older_than)
+    query = select(UnitRow).where(UnitRow.state == UnitState.QUEUED, stale)
     rows = list(session.scalars(query.with_for_update(skip_locked=True)))
     for row in rows:
         row.published_at = now()

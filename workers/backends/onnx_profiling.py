@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from service.domain.errors import Unavailable
 from workers.backends.onnx_providers import CPU, CUDA, session_providers
 from workers.backends.protocol import Array
 from workers.models.onnx_libraries import register
+from workers.models.private_folder import private_folder
 
 MICROSECOND = 1e-6
 KERNEL = "_kernel_time"
@@ -75,8 +75,7 @@ def profiles(
     Raises Unavailable where the provider does not run, or ONNX Runtime tells no times of its GPU's kernels; the
     runtime's own errors where it cannot run a graph.
     """
-    with tempfile.TemporaryDirectory(prefix="quantsieve-") as name:
-        folder = Path(name)
+    with private_folder() as folder:
         sessions = {
             key: _session(graph, folder / str(index), settings) for index, (key, graph) in enumerate(graphs.items())
         }

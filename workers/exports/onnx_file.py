@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from service.domain.errors import InvalidInput, first_line
+from service.domain.no_space import no_space_told
 
 Array = npt.NDArray[np.generic]
 
@@ -25,11 +26,11 @@ def write_onnx(
     """The files that were written: the model, and ``<name>.data`` where the weights are larger than one file holds.
 
     The files are checked first (onnx.checker, with shape inference) and only then take the place of older ones.
-    Raises InvalidInput where the checker refuses the graph or the folder can't be written.
+    Raises InvalidInput where the checker refuses the graph or the folder can't be written, NoSpace where it is full.
     """
     size = model.ByteSize() + sum(value.nbytes for value in weights.values())
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".quantsieve-") as name:
+        with no_space_told(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".quantsieve-") as name:
             made = Path(name) / path.name
             if size <= most_in_one_file:
                 made.write_bytes(_embedded(model, weights).SerializeToString())

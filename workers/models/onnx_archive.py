@@ -1,11 +1,7 @@
 """Unpacks a zip of an ONNX file and its external data into a private folder, under file names of our own."""
 
-import fcntl
-import os
 import posixpath
 import shutil
-import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +16,8 @@ from service.inspection.onnx_archive import OnnxArchive, list_onnx_archive
 from service.inspection.zip_listing import DAMAGE, list_zip
 from workers.models.onnx_size import refuse_too_many_nodes
 from workers.models.onnx_walk import all_tensors, undecodable
+from workers.models.private_folder import private_folder
 
-FOLDER_PREFIX = "quantsieve-model-"
-STALE_SECONDS = 3600.0
 COPY_BYTES = 2**20
 MOST_SHARING = 4
 """How often each byte of external data may be claimed, on average: tied weights do, a memory bomb does far more."""
@@ -53,7 +48,7 @@ def unpacked(path: Path) -> Iterator[Path]:
     or in the model is ever a path. Raises RejectedFile where a name is not that of a file in the zip.
     """
     archive = list_onnx_archive(list_zip(path))
-    with _private_folder() as folder:
+    with private_folder() as folder:
         try:
             with zipfile.ZipFile(path) as source:
                 model = _unpack(source, archive, folder)
@@ -130,33 +125,3 @@ def _entry(tensor: onnx.TensorProto, key: str) -> str | None:
     if len(values) > 1 or (key == "location" and not values):
         raise RejectedFile(f"tensor {quoted(tensor.name)} names the {key} of its external data {len(values)} times")
     return values[0] if values else None
-
-
-@contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A folder that nobody else can read. Those of processes that were killed are removed first."""
-    _remove_stale(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as name:
-        descriptor = os.open(name, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # it says that the folder is in use, for as long as we live
-            yield Path(name)
-        finally:
-            os.close(descriptor)
-
-
-def _remove_stale(parent: Path) -> None:
-    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
-        try:
-            if folder.is_symlink() or folder.stat().st_mtime > time.time() - STALE_SECONDS:
-                continue
-            descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:  # gone, or another user's
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # in use
-            continue
-        finally:
-            os.close(descriptor)

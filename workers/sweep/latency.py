@@ -6,7 +6,6 @@ the graph that deploys with each Q and DQ as it stands, for what a conversion co
 
 import os
 import platform
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from workers.exports.qdq_onnx import QdqSettings, export_qdq
 from workers.models.onnx_dataflow import elements_per_sample
 from workers.models.onnx_kernels import Role, computes_in_integers, kernel_owners
 from workers.models.onnx_layers import Found
+from workers.models.private_folder import private_folder
 from workers.sandbox.serving import Reply
 from workers.sandbox.wire import Message
 from workers.sweep.job import Job
@@ -165,8 +165,8 @@ def measured_costs(
     """
     feeds = {each.name: filled(batch[each.name], read.program.batch_size) for each in read.program.inputs}
     qdq = QdqSettings(per_channel=weights is WeightGranularity.PER_CHANNEL)
-    with tempfile.TemporaryDirectory(prefix="quantsieve-") as name:
-        graphs = _Graphs(read, Path(name), qdq).all(amax, frozenset(floating), feeds, settings)
+    with private_folder() as folder:
+        graphs = _Graphs(read, folder, qdq).all(amax, frozenset(floating), feeds, settings)
         try:
             found = profiles({key: each.file for key, each in graphs.items()}, feeds, settings)
         except Unavailable as error:

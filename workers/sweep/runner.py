@@ -5,13 +5,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.broker import DATA_QUEUE
 from service.domain.errors import InvalidInput, LeaseLost, SweepCancelled, SweepFailure
+from service.domain.no_space import NoSpace, no_space_told
 from service.domain.states import UnitKind
 from service.store import units
 from service.store.blobs import StorageUnavailable
+from service.store.database import out_of_space
 from service.store.subjects import Subject, lock_subject
 from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
@@ -52,7 +55,7 @@ PHASES: dict[UnitKind, Callable[[Job], Outcome]] = {
 def run_unit(context: WorkerContext, lease: Lease) -> None:
     """Do a leased unit. A lost lease drops the work; any other error ends the attempt, not the worker."""
     try:
-        with HeldLease(context, lease) as held:
+        with no_space_told(), HeldLease(context, lease) as held:
             if lease.sweep_id is not None:
                 _run_phase(context, held)
             elif lease.kind is UnitKind.CONVERT:
@@ -65,9 +68,15 @@ def run_unit(context: WorkerContext, lease: Lease) -> None:
         _cancel(context, lease)
     except (SweepFailure, InvalidInput) as error:
         _fail(context, lease, code=error.code, problem=error.message)
-    except StorageUnavailable as error:
+    except (StorageUnavailable, NoSpace) as error:
         log.warning("unit %s waits: %s", lease.unit_id, error)
         _wait(context, lease, error.message)
+    except DBAPIError as error:
+        log.exception("unit %s failed", lease.unit_id)
+        if out_of_space(error):
+            _wait(context, lease, "there is no space left for the database")
+        else:
+            _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
     except Exception as error:  # the process boundary: record it, try again up to the cap
         log.exception("unit %s failed", lease.unit_id)
         _attempt_failed(context, lease, f"{type(error).__name__}: {error}")

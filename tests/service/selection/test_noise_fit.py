@@ -62,10 +62,10 @@ def test_the_interval_is_wider_where_variants_are_less_sure_and_where_they_scatt
 
 
 def test_the_interval_holds_another_variant_as_often_as_it_says() -> None:
-    """Drops that rise with the noise as a curve does; of 300 predictions 95 % would be 285."""
+    """Drops that rise with the noise as a curve does; of 120 predictions 95 % would be 114."""
     rng = np.random.default_rng(1)
     held = 0
-    for trial in range(300):
+    for trial in range(120):
         noise = rng.uniform(0, 10, 25)
         fit = fit_noise(
             [measured(float(x), float(0.005 * x**2 + rng.normal(0, 0.02)), 0.02) for x in noise], seed=trial
@@ -73,7 +73,7 @@ def test_the_interval_holds_another_variant_as_often_as_it_says() -> None:
         new = float(rng.uniform(1, 9))
         found = fit.predict(new)
         held += found.low <= 0.005 * new**2 + rng.normal(0, 0.02) <= found.high
-    assert 0.91 <= held / 300 <= 0.99
+    assert 0.9 <= held / 120 < 1
 
 
 VARIANTS = st.lists(

@@ -259,11 +259,11 @@ class JustBeyond(Network):
 def test_the_promise_is_broken_no_more_often_than_is_said() -> None:
     rng = np.random.default_rng(0)
     lucky = 0
-    for seed in range(200):
+    for seed in range(80):
         network = JustBeyond(problem(rng.uniform(0.5, 1.5, 8), rng.uniform(1, 2, 8)), error=0.003, seed=seed)
         curve = greedy_candidates(network.problem, per_cost=True)
         found, measured = decide(asked(network, 0.02, curve=curve, improve=seed % 2 == 0), network)
         lucky += found.status == "met"
         assert len(measured) > 2, "more than one chance"
-    # at a rate of 2.5 % more than 12 of 200 have a probability of 0.2 %
-    assert lucky <= 12
+    # at a rate of 2.5 % more than 6 of 80 have a probability of 0.4 %
+    assert lucky <= 6

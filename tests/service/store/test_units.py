@@ -5,6 +5,7 @@ import pytest
 
 from service.domain.errors import LeaseLost
 from service.domain.states import UnitKind, UnitState
+from service.settings import LONGEST_LEASE_SECONDS
 from service.store import lost_units, units
 from service.store.database import Database
 from service.store.tables import UnitRow
@@ -112,6 +113,35 @@ def test_a_heartbeat_keeps_a_lease_alive(database):
         assert lost_units.expired(session) == []
         assert lost_units.take_back(session, lease.unit_id, max_attempts=3) is None
     assert state(database, lease.unit_id).progress == 0.25
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_taken_back(database):
+    (unit_id,) = add(database)
+    claim(database)
+    with database.write() as session:
+        session.get_one(UnitRow, unit_id).lease_expires_at += 2 * LONGEST_LEASE_SECONDS
+    with database.write() as session:
+        assert [each.unit_id for each in lost_units.expired(session)] == [unit_id]
+        assert lost_units.take_back(session, unit_id, max_attempts=3) is UnitState.QUEUED
+
+
+def test_a_worker_that_lives_keeps_its_lease_where_the_clock_was_set_back(database):
+    (unit_id,) = add(database)
+    lease = claim(database)
+    with database.write() as session:
+        session.get_one(UnitRow, unit_id).lease_expires_at += 2 * LONGEST_LEASE_SECONDS
+    with database.write() as session:
+        units.heartbeat(session, lease, lease_seconds=LONG, progress=0.5)
+        assert lost_units.expired(session) == []
+
+
+def test_a_hint_from_before_the_clock_was_set_back_counts_as_lost(database):
+    (unit_id,) = add(database)
+    with database.write() as session:
+        session.get_one(UnitRow, unit_id).published_at += 2 * LONGEST_LEASE_SECONDS
+    with database.write() as session:
+        assert lost_units.stale_hints(session, older_than=10.0) == [(unit_id, "data")]
+        assert lost_units.stale_hints(session, older_than=10.0) == []
 
 
 def test_the_last_attempt_ends_the_unit(database):

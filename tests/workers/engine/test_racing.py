@@ -73,7 +73,7 @@ def test_other_measures_are_compared_by_the_paired_t_test_corrected_for_what_is_
     second = rng.exponential(size=80)
     first = second + rng.normal(0.2, 1.0, 80)
     plain = stats.ttest_rel(first, second)
-    for samples in (81, 100, 10**9):
+    for samples in (81, 100, 10**6):
         t = plain.statistic / np.sqrt(1 - 80 / samples)
         p_value = stats.t.sf(t, 79)
         for level, expected in ((p_value * 1.001, True), (p_value * 0.999, False)):
@@ -220,7 +220,7 @@ def test_the_intervals_of_a_race_hold_at_every_look_at_the_stated_rate() -> None
         name: resolve_metric(MetricSettings(name=name), has_labels=True, output_names=("y",))
         for name in ("mse", "top1")
     }
-    races = 120
+    races = 60
     missed = {(name, count): 0 for name in metric for count in (1, len(looks))}
     for _ in range(races):
         right = (rng.random((2, looks[-1])) < [[0.9], [0.8]]).astype(float)

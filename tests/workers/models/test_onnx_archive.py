@@ -1,7 +1,5 @@
 """ONNX models with external data, sent as a zip: what is read, and what can't be reached."""
 
-import fcntl
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from service.domain.errors import RejectedFile
 from tests.workers.models.matmul import matmul_model
 from workers.models import onnx_archive
-from workers.models.onnx_archive import FOLDER_PREFIX, external_tensors
+from workers.models.onnx_archive import external_tensors
 from workers.models.onnx_graph import read_onnx
 
 WEIGHT = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
@@ -174,22 +172,6 @@ def test_external_data_is_found_wherever_a_tensor_can_be(
     model = external_model()
     place(model, tensor)
     assert {each.name for each in external_tensors(model)} == {"fc.weight", "hidden"}
-
-
-def test_what_a_killed_worker_left_is_removed_and_what_is_in_use_is_not(tmp_path: Path, temporary_folder: Path) -> None:
-    left, used, new = (temporary_folder / f"{FOLDER_PREFIX}{name}" for name in ("left", "used", "new"))
-    for folder in (left, used, new):
-        folder.mkdir()
-        (folder / "0.data").write_bytes(b"x")
-    for folder in (left, used):
-        os.utime(folder, (0, 0))
-    descriptor = os.open(used, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        read_onnx(zipped(tmp_path, {"model.onnx": external_model(), "w.bin": WEIGHT.tobytes()}), fuse_bn=True)
-    finally:
-        os.close(descriptor)
-    assert sorted(temporary_folder.iterdir()) == [new, used]
 
 
 def test_only_its_owner_can_look_into_the_folder(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ ASKED = {
 def test_a_race_decides_as_the_exact_sweep_at_the_stated_rate(asked: dict[str, object]) -> None:
     """Of layers around significance, budget and threshold, so that a careless race would be wrong often."""
     rng = np.random.default_rng(1)
-    other, races = 0, 30
+    other, races = 0, 12
     for seed in range(races):
         counts = [*rng.integers(0, 14, 5), *rng.integers(20, 80, 2), 0]
         exact, raced = both(with_errors(rng, wrong(rng, counts, 700)), seed=seed, **asked)
@@ -118,7 +118,7 @@ def interval(values: np.ndarray) -> Interval:
 
 def test_lists_differ_only_by_ties_whose_intervals_overlap_over_all_samples() -> None:
     rng = np.random.default_rng(2)
-    other, races = 0, 40
+    other, races = 0, 16
     for seed in range(races):
         shared = rng.lognormal(0, 0.6, 600)
         mse = np.sort(rng.lognormal(0, 0.3, 12))[:, None] * shared * rng.gamma(2.0, 1.0, (12, 600))
