@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
-.PHONY: demo test chaos lint types serve bench bench-peers contract clean
+.PHONY: demo test chaos fuzz lint types serve bench bench-peers contract clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
@@ -12,6 +12,10 @@ demo: .venv/ready  ## start everything on this machine, sweep the digits network
 # Two processes of torch with a thread for each core wait for each other: one test took 106 s so, and 12 s with one thread.
 test: .venv/ready  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+
+FUZZ_EXAMPLES ?= 5000
+fuzz: .venv/ready  ## every parser on damaged files, FUZZ_EXAMPLES of each
+	OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 tests/hostile/test_fuzz.py
 
 CHAOS_RUNS ?= 8
 CHAOS_MINUTES ?= 25

@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     max_dataset_bytes: Annotated[int, Field(gt=0)] = 64 * 2**30
     max_calibration_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
     allow_pt2: bool | None = Field(
-        default=None, description="Accept torch.export archives (they can run code); default: only on a loopback host."
+        default=None,
+        description="Accept torch.export archives (they can run code), from every caller that may submit; default: "
+        "where keys are required those with the scope admin, else everybody on a loopback host and nobody on another.",
     )
     lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = 60.0
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
@@ -90,6 +92,22 @@ class Settings(BaseSettings):
     )
     onnxruntime_provider: Literal["cuda", "tensorrt"] = Field(
         default="cuda", description="Execution provider of ONNX Runtime where this worker's device is a GPU."
+    )
+    sandbox: Literal["auto", "required"] = Field(
+        default="auto",
+        description="Processes that open uploaded files: confined as far as the host permits, or not without.",
+    )
+    sandbox_memory_bytes: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="Memory of one such process; default: 80 % of the machine's or the container's."
+    )
+    sandbox_file_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=64 * 2**30, description="Largest file that such a process may write to its temporary folder."
+    )
+    sandbox_open_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=900.0, description="Time until a file is open; one that takes longer is rejected."
+    )
+    sandbox_silent_seconds: Annotated[float, Field(gt=0)] = Field(
+        default=3600.0, description="Time between two answers of such a process; then it is ended."
     )
 
     log_format: LogFormat = Field(
@@ -131,13 +149,6 @@ class Settings(BaseSettings):
     def resolved_blob_cache_dir(self) -> Path:
         """The folder of the copies in force."""
         return self.blob_cache_dir or self.data_dir / "blob-cache"
-
-    @property
-    def pt2_allowed(self) -> bool:
-        """Whether torch.export archives are accepted."""
-        if self.allow_pt2 is not None:
-            return self.allow_pt2
-        return self.on_loopback
 
     @property
     def on_loopback(self) -> bool:

@@ -54,6 +54,7 @@ class LiveService:
     database: Database
     blobs: FolderBlobStore
     temporary: Path
+    patience: float = 60
 
     def upload(self, noun: str, content: bytes, **query: str) -> httpx.Response:
         """Send the bytes as a model or a dataset."""
@@ -96,14 +97,14 @@ class LiveService:
         files = {path for path in self.blobs.folder.rglob("*") if path.is_file()}
         return rows, files | set(self.temporary.glob("quantsieve-*"))
 
-    def _until(self, url: str, done: Any, seconds: float = 60) -> Document:
-        deadline = time.monotonic() + seconds
+    def _until(self, url: str, done: Any) -> Document:
+        deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             document: Document = self.http.get(url).raise_for_status().json()
             if done(document):
                 return document
             time.sleep(0.05)
-        raise AssertionError(f"{url} is {document['state']} after {seconds} s")
+        raise AssertionError(f"{url} is {document['state']} after {self.patience} s")
 
 
 def bearer(server: EmbeddedServer) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 from tests.live_service import LiveService, live_service
 from tests.service.api.files import zip_bytes
 from tests.small_network import network, npz, weight_data
+from workers.models.onnx_archive import FOLDER_PREFIX
 
 PLAIN = network()
 MOVED_OUT = network(external="weights/all.bin").SerializeToString()
@@ -33,7 +34,7 @@ def test_the_table_is_that_of_the_model_with_its_weights_inside(service: LiveSer
         tables.append([(each["layer"]["name"], each["score"]["measures"]) for each in document["layers"]])
     assert [name for name, _ in tables[0]]
     assert tables[0] == tables[1]
-    assert not list(service.temporary.glob("quantsieve-*"))
+    assert not list(service.temporary.rglob(f"{FOLDER_PREFIX}*"))
 
 
 def test_the_same_zip_is_one_model_of_the_format_onnx(service: LiveService) -> None:

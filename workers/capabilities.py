@@ -1,15 +1,21 @@
 """What this machine can run, found out in a child process so that the caller loads no runtime."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from service.broker import DATA_QUEUE
 from service.domain.settings import BackendName
 from workers.backends.protocol import Capability, LibraryState, PluginLibraries
+from workers.sandbox.measures import ADAPTER, ESSENTIAL, Measure
+
+PUBLISHED = "QUANTSIEVE_CAPABILITIES"
+"""The variable in which a worker's processes find what its first process has found out."""
 
 PROBE_TIMEOUT_SECONDS = 300
 TRIAL_TIMEOUT_SECONDS = 60
@@ -55,6 +61,42 @@ def probe_in_child() -> list[Capability]:
     if done.returncode != 0:
         return _unavailable(f"the probe of this machine ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return [from_document(each) for each in json.loads(done.stdout)]
+
+
+def capability_of(name: BackendName) -> Capability:
+    """The capability of that backend as it was published; where none was, it is found out, which loads the runtime.
+
+    Raises SweepFailure for a backend that this program does not know.
+    """
+    from workers.backends.registry import backend
+
+    published = {each["backend"]: each for each in json.loads(os.environ.get(PUBLISHED, "[]"))}
+    return from_document(published[name]) if name in published else backend(name).capability()
+
+
+@cache
+def device_for(name: BackendName, wanted: str) -> str:
+    """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    gpus = [each for each in capability_of(name).devices if each != "cpu"]
+    return gpus[0] if gpus else "cpu"
+
+
+def sandbox_in_child() -> tuple[Measure, ...]:
+    """What confines the processes that open files on this machine, found out by one."""
+    command = [sys.executable, "-P", "-m", "workers.main", "--sandbox"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return _unconfined(f"a sandbox did not start within {PROBE_TIMEOUT_SECONDS} s")
+    if done.returncode != 0:
+        return _unconfined(f"a sandbox does not start: {done.stderr.strip()[-300:]}")
+    return ADAPTER.validate_json(done.stdout)
+
+
+def _unconfined(reason: str) -> tuple[Measure, ...]:
+    return tuple(Measure(name, False, reason) for name in ESSENTIAL)
 
 
 def _unavailable(reason: str) -> list[Capability]:

@@ -63,6 +63,12 @@ def work(task: Any, queue: str) -> None:
     do_work(_context(), queue, hint=task.request.get(tracing.HEADER))
 
 
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _warm_up(**_: Any) -> None:
+    """In the pool's child: what makes sandboxes loads its code while the child still waits for work."""
+    assert _context().sandbox.alive
+
+
 _threads: list[Reconciler | Presence] = []
 
 

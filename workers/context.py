@@ -9,6 +9,8 @@ from service.store.database import Database
 from service.store.open_blobs import open_blobs
 from workers.backends.protocol import PluginLibraries
 from workers.data.read_ahead import ReadAhead
+from workers.sandbox.policy import Policy
+from workers.sandbox.sandbox import Sandbox, sandbox
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class WorkerContext:
     hints: Hints
     worker_id: str
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """What opens the files of strangers."""
+        return sandbox(Policy.of(self.settings))
 
     @property
     def libraries(self) -> PluginLibraries:

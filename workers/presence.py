@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import __version__
 from service.store import installation, units, workers
 from service.store.workers import Heartbeat
+from workers.capabilities import PUBLISHED
 from workers.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,12 @@ class Presence(threading.Thread):
 
 
 def _heartbeat(worker_id: str, queues: list[str]) -> Heartbeat:
-    capabilities = {each["backend"]: each for each in json.loads(os.environ.get("QUANTSIEVE_CAPABILITIES", "[]"))}
+    capabilities = {each["backend"]: each for each in json.loads(os.environ.get(PUBLISHED, "[]"))}
     versions = {"quantsieve": __version__} | installation.code_speaks().versions()
     for capability in capabilities.values():
         versions.update(capability["versions"])
+    if confined := os.environ.get("QUANTSIEVE_MEASURES"):
+        capabilities["sandbox"] = json.loads(confined)
     return Heartbeat(worker_id, socket.gethostname(), os.getpid(), sorted(queues), capabilities, versions)
 
 

@@ -57,3 +57,12 @@ def needed_scope(method: str, path: str, *, public: frozenset[str] = PUBLIC) -> 
     if any(path == each or path.startswith(f"{each}/") for each in ADMIN):
         return KeyScope.ADMIN
     return KeyScope.READ if method in SAFE_METHODS else KeyScope.SUBMIT
+
+
+def may_send_pt2(settings: Settings, caller: Caller) -> bool:
+    """Whether they may send torch.export archives, which can run code."""
+    if settings.allow_pt2 is not None:
+        return settings.allow_pt2
+    if access_of(settings) is Access.KEYS:
+        return KeyScope.ADMIN in caller.scopes
+    return settings.on_loopback

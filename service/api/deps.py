@@ -61,10 +61,16 @@ def installation_of(request: Request) -> Services:
     return services
 
 
+def caller_of(request: Request) -> Caller:
+    """Who asks."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
 def services_of(request: Request) -> ProjectServices:
     """The services as the caller's project sees them."""
-    whole, caller = installation_of(request), request.state.caller
-    assert isinstance(caller, Caller)
+    whole, caller = installation_of(request), caller_of(request)
     database = whole.database.of(Tenant(caller.project_id, whole.settings.limits))
     return ProjectServices(whole.settings, database, whole.blobs, whole.hints, whole)
 

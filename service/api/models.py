@@ -7,13 +7,15 @@ from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from service.api.deps import Cursor, InServices, Limit, Name, ProjectServices
+from service.api.access import Caller, may_send_pt2
+from service.api.deps import Cursor, InServices, Limit, Name, ProjectServices, caller_of
 from service.api.problems import Forbidden, documented
 from service.api.tidying import tidy
 from service.api.times import instant
 from service.api.uploads import BODY, receive
 from service.domain.states import ResourceState
 from service.inspection.model_files import ModelFormat, inspect_model
+from service.settings import Settings
 from service.store import resources
 from service.store.blobs import BlobWriter
 from service.store.pages import read_page
@@ -23,8 +25,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 ModelId = Annotated[str, Path(max_length=64, description="A model's id, such as `mdl_4q8c1z0rk2vx`.")]
 WHY_NO_PT2 = (
-    "this service does not take torch.export archives (.pt2): opening one can run code that it carries. "
-    "Send the model as ONNX, or ask the operator to set QUANTSIEVE_ALLOW_PT2=true"
+    "torch.export archives (.pt2) are not taken from this caller: opening one can run code that it carries. "
+    "Send the model as ONNX, use a key with the scope admin where keys are required, or ask the operator to set "
+    "QUANTSIEVE_ALLOW_PT2=true"
 )
 
 
@@ -76,7 +79,7 @@ async def upload_model(request: Request, response: Response, services: InService
     The same bytes again give the model that is there.
     """
     async with receive(request, services, limit=services.settings.max_model_bytes) as writer:
-        row, queue = await run_in_threadpool(_store, services, writer, name)
+        row, queue = await run_in_threadpool(_store, services, caller_of(request), writer, name)
     if queue is None:
         response.status_code = 200
     else:
@@ -85,10 +88,15 @@ async def upload_model(request: Request, response: Response, services: InService
     return ModelView.of(row)
 
 
-def _store(services: ProjectServices, writer: BlobWriter, name: str) -> tuple[ModelRow, str | None]:
-    model_format = inspect_model(writer.flush())
-    if model_format is ModelFormat.PT2 and not services.settings.pt2_allowed:
+def _refuse_unless_permitted(settings: Settings, caller: Caller, model_format: ModelFormat) -> None:
+    """Who may send which format: the one place where that is decided."""
+    if model_format is ModelFormat.PT2 and not may_send_pt2(settings, caller):
         raise Forbidden(WHY_NO_PT2, code="pt2-not-allowed")
+
+
+def _store(services: ProjectServices, caller: Caller, writer: BlobWriter, name: str) -> tuple[ModelRow, str | None]:
+    model_format = inspect_model(writer.flush())
+    _refuse_unless_permitted(services.settings, caller, model_format)
     blob = writer.commit()
     with services.database.write() as session:
         return resources.add_model(session, resources.NewFile(name, blob, model_format.value))

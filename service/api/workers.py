@@ -20,6 +20,7 @@ class WorkerView(BaseModel):
     """A worker by its last heartbeat. ``capabilities``: backend → available, devices, versions, reason, libraries.
 
     ``refused``: why it takes no work, where its release does not fit the database's schema or the API.
+    Under ``sandbox`` are the measures that confine what opens files there: name, holds, found.
     """
 
     id: str

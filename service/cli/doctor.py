@@ -55,7 +55,7 @@ def doctor(
     for heading in ("part", "", "what was found"):
         table.add_column(heading, overflow="fold")
     kept = (*_database(settings), _files(settings))
-    for part, good, found in [*_backends(settings), *_brokers(settings), *kept, *_disk(settings)]:
+    for part, good, found in [*_backends(settings), *_sandbox(settings), *_brokers(settings), *kept, *_disk(settings)]:
         table.add_row(part, Text("yes", "green") if good else Text("no", "yellow"), Text(found))
     stdout().print(table)
 
@@ -72,6 +72,15 @@ def _backends(settings: Settings) -> list[Finding]:
     found += [_library(each["backend"], library) for each in capabilities for library in each["libraries"]]
     known = {each["backend"] for each in capabilities}
     return found + [(f"backend {name}", False, "not in this version") for name in BackendName if name not in known]
+
+
+def _sandbox(settings: Settings) -> list[Finding]:
+    """What confines the processes that open uploaded files."""
+    try:
+        measures = _asked(settings, "--sandbox", seconds=PROBE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        return [("sandbox", False, f"none can be made: {error}")]
+    return [(f"sandbox {each['name']}", bool(each["holds"]), each["found"]) for each in measures]
 
 
 def _tensorrt(settings: Settings) -> None:

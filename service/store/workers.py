@@ -18,7 +18,10 @@ FORGOTTEN_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker says of itself; ``capabilities``: backend → available, devices, versions, reason, libraries."""
+    """What a worker says of itself; ``capabilities``: backend → available, devices, versions, reason, libraries.
+
+    ``sandbox`` in it → the measures that confine what opens files.
+    """
 
     worker_id: str
     host: str

@@ -1,5 +1,7 @@
 """One cluster's uploads, its undisturbed sweep, and disturbed ones that must end in the same."""
 
+import fcntl
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.chaos.findings import Findings, findings
 from tests.chaos.worker import POISON
 from tests.live_service import TABLES
 from workers.models.private_folder import remove_stale
+from workers.sandbox.template import FOLDER_PREFIX
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SAMPLES, CALIBRATION_SAMPLES, SHARD = 96, 32, 16
@@ -122,7 +125,8 @@ class Drill:
             table.__tablename__: self.cluster.count(f"select count(*) from {table.__tablename__}") for table in TABLES
         }
         files = {str(path) for path in blobs.folder.rglob("*") if path.is_file()}
-        return Stored(rows, frozenset(files | {str(path) for path in self.cluster.temporary.glob("quantsieve-*")}))
+        temporary = {str(path) for path in self.cluster.temporary.glob("quantsieve-*") if not _of_a_worker(path)}
+        return Stored(rows, frozenset(files | temporary))
 
 
 def _uploaded(cluster: Cluster) -> tuple[SweepSettings, SweepSettings]:
@@ -163,3 +167,20 @@ def _units(cluster: Cluster, sweep_id: str) -> frozenset[tuple[str, int, int]]:
     found = frozenset((row.kind, row.round, row.ordinal) for row in rows)
     assert len(found) == len(rows)
     return found
+
+
+def _of_a_worker(folder: Path) -> bool:
+    """Whether it is that of a template which lives: each worker's child has one, under a new name after each start."""
+    if not folder.name.startswith(FOLDER_PREFIX):
+        return False
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(descriptor)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # it has just gone
+        return True
+    return False

@@ -1,5 +1,6 @@
 """What a worker says of its plugin libraries: those that load, and why the others do not."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import pytest
 from service.domain.settings import BackendName
 from tests.workers.plugins import broken_library, library
 from workers.backends.protocol import Capability, LibraryState, PluginLibraries
-from workers.capabilities import from_document, probe, probe_in_child, to_document
+from workers.capabilities import (
+    PUBLISHED,
+    capability_of,
+    device_for,
+    from_document,
+    probe,
+    probe_in_child,
+    to_document,
+)
 from workers.models.onnx_libraries import content_of
 
 CRASH = """#include <stdlib.h>
@@ -57,3 +66,18 @@ def test_a_capability_is_the_same_after_its_journey_as_json() -> None:
         BackendName.ONNXRUNTIME, True, ("cpu",), {"onnx": "1"}, libraries=(LibraryState("/a.so", None, "broken"),)
     )
     assert from_document(to_document(capability)) == capability
+
+
+def test_auto_is_the_first_gpu_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = device_for.__wrapped__  # what is cached is the machine's own answer
+    for devices, expected in ((("cpu", "cuda:0", "cuda:1"), "cuda:0"), (("cpu",), "cpu")):
+        published = Capability(BackendName.TORCH, True, devices, {})
+        monkeypatch.setenv(PUBLISHED, json.dumps([to_document(published)]))
+        assert capability_of(BackendName.TORCH) == published
+        assert asked(BackendName.TORCH, "auto") == expected
+        assert asked(BackendName.TORCH, "cuda:1") == "cuda:1"
+
+
+def test_what_nobody_published_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PUBLISHED, raising=False)
+    assert capability_of(BackendName.ONNXRUNTIME).available

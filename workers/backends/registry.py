@@ -1,7 +1,6 @@
 """The backends that this program knows, by name."""
 
 from collections.abc import Callable
-from functools import cache
 
 from service.domain.errors import SweepFailure
 from service.domain.settings import BackendName
@@ -23,12 +22,3 @@ def backend(name: BackendName) -> Backend:
         offered = ", ".join(BACKENDS)
         raise SweepFailure(f"no worker can run backend {name}; there are {offered}", code="backend-unavailable")
     return BACKENDS[name]()
-
-
-@cache
-def device_for(name: BackendName, wanted: str) -> str:
-    """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    gpus = [each for each in backend(name).capability().devices if each != "cpu"]
-    return gpus[0] if gpus else "cpu"

@@ -5,8 +5,9 @@ seen along one random direction of the outputs. Over the directions E[s_i s_j] i
 with i = j the layer's own measure. A sample's probes are averaged first, so that a sample is one observation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +110,10 @@ class ProbeSums:
 
     def to_bytes(self) -> bytes:
         """As a zip of .npy members and a JSON header."""
+        return pack(VERSION, *self.to_parts())
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What JSON can hold of them, and the sums."""
         header = {
             "layers": self.layers,
             "samples": self.samples,
@@ -122,19 +127,19 @@ class ProbeSums:
         arrays: dict[str, Array] = {}
         for name, each in sums.items():
             arrays |= {} if each is None else {f"{name}/{key}": value for key, value in vars(each).items()}
-        return pack(VERSION, header, arrays)
+        return header, arrays
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ProbeSums":
         """What ``to_bytes`` wrote; raises QuantsieveError (``damaged-result``) for anything else."""
         try:
-            return cls._read(content)
+            return cls.from_parts(*unpack(VERSION, content))
         except DAMAGES as error:
             raise damaged(error) from error
 
     @classmethod
-    def _read(cls, content: bytes) -> "ProbeSums":
-        header, arrays = unpack(VERSION, content)
+    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> "ProbeSums":
+        """What ``to_parts`` gave; raises LookupError, TypeError or ValueError for anything else."""
         found: dict[str, dict[str, Floats]] = {"mse": {}, "kl": {}, "loss": {}}
         for name, array in arrays.items():
             kind, _, key = name.partition("/")

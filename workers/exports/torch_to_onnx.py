@@ -7,8 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from service.domain.errors import first_line
 from service.domain.layers import Layer
 from workers.models.onnx_graph import read_onnx
@@ -42,6 +40,8 @@ def exported_layers(archive: Path) -> Exported | NotExported:
     """
     if find_spec(EXPORTER) is None:
         return NotExported(f"the worker has no ONNX exporter: {EXPORTER} is not installed there")
+    import torch  # seconds, which a process that only reads the answer need not spend
+
     try:
         program = torch.onnx.export(torch.export.load(archive), dynamo=True, verbose=False)
         assert program is not None

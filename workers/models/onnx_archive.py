@@ -14,6 +14,7 @@ from service.domain.errors import RejectedFile
 from service.inspection.formats import quoted
 from service.inspection.onnx_archive import OnnxArchive, list_onnx_archive
 from service.inspection.zip_listing import DAMAGE, list_zip
+from workers.models.onnx_size import refuse_too_many_nodes
 from workers.models.onnx_walk import all_tensors, undecodable
 from workers.models.private_folder import private_folder
 
@@ -63,6 +64,7 @@ def _unpack(source: zipfile.ZipFile, archive: OnnxArchive, folder: Path) -> Path
         raise
     except Exception as error:  # protobuf's own error has no type that it promises
         raise RejectedFile(f"{quoted(archive.model.filename)} in the zip is not an ONNX model: {error}") from error
+    refuse_too_many_nodes(model)
     refuse_undecodable(model)
     names: dict[str, str] = {}
     claimed = 0

@@ -22,6 +22,7 @@ from workers.models.onnx_libraries import SETTING
 from workers.models.onnx_names import name_nodes
 from workers.models.onnx_plugin_types import declare_plugin_tensors
 from workers.models.onnx_plugins import operator_of, plugins_of
+from workers.models.onnx_size import refuse_too_many_nodes
 from workers.models.onnx_walk import all_nodes, all_tensors, count_readers
 
 Array = npt.NDArray[np.generic]
@@ -88,6 +89,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         with unpacked(path) as file:
             return _checked(_parse(file), file)
     model = _parse(path)
+    refuse_too_many_nodes(model)
     refuse_undecodable(model)
     external = next(external_tensors(model), None)
     if external is not None:  # whatever lies beside an upload belongs to somebody else

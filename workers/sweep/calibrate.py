@@ -11,11 +11,11 @@ from service.domain.settings import CalibrationSettings, SweepMethod, SweepMode
 from service.domain.states import UnitKind
 from service.store import units
 from service.store.tables import CalibrationRow
-from workers.backends.protocol import OpenedModel
 from workers.calibration.histogram import Histogram
 from workers.calibration.histograms import Histograms
 from workers.calibration.methods import Unusable, amax
 from workers.engine import racing
+from workers.sandbox.model import SandboxedModel
 from workers.sweep import count
 from workers.sweep.cached_ranges import cache_warnings, cached_ranges
 from workers.sweep.job import Job
@@ -106,7 +106,7 @@ def _ranges(
     return ranges, failed
 
 
-def _trial(job: Job, model: OpenedModel, layers: tuple[Layer, ...]) -> dict[str, str]:
+def _trial(job: Job, model: SandboxedModel, layers: tuple[Layer, ...]) -> dict[str, str]:
     """Run each layer alone in int8 on two samples: a layer that cannot run must not spoil the all-int8 control."""
     dataset = job.open_dataset()
     batch = next(iter(dataset.batches(np.arange(min(TRIAL_SAMPLES, dataset.samples)), job.plan.batch_size)))

@@ -1,4 +1,4 @@
-"""Checks an upload with the real parsers, in the worker's child: models that open, evaluation sets that read."""
+"""Checks an upload with the real parsers, in a sandbox: models that open, evaluation sets that read."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from service.domain.errors import InvalidInput, RejectedFile
 from service.domain.settings import BackendName
 from service.store import units
 from service.store.tables import DatasetRow, ModelRow
-from workers.backends.protocol import OpenSettings
-from workers.backends.registry import backend
+from workers.backends.protocol import OpenSettings, OutOfMemory
 from workers.context import WorkerContext
-from workers.exports.model_file import open_upload
-from workers.exports.pairs import QdqGraph
 from workers.lease import HeldLease
 from workers.models.onnx_graph import QUANTIZED_CODE
+from workers.sandbox.conversion import sandboxed_pairs
+from workers.sandbox.errors import SandboxDied
+from workers.sandbox.model import open_sandboxed_model
 from workers.sweep.job import open_dataset
 from workers.verdicts import accept, checked_resource, reject
 
@@ -37,6 +37,8 @@ def run(context: WorkerContext, held: HeldLease) -> None:
         info = _model_info(context, resource) if isinstance(resource, ModelRow) else _dataset_info(context, resource)
     except InvalidInput as error:
         problem = error.message
+    except (SandboxDied, OutOfMemory) as error:
+        problem = f"the file cannot be opened within the limits of this installation: {error}"
     queues: list[str] = []
     with context.database.write() as session:
         units.finish(session, lease, result={})
@@ -51,16 +53,16 @@ def run(context: WorkerContext, held: HeldLease) -> None:
 
 def _model_info(context: WorkerContext, row: ModelRow) -> dict[str, Any]:
     with context.blobs.local(row.sha256) as path:
-        return _info_of(path, row.format, OpenSettings(libraries=context.libraries))
+        return _info_of(context, path, row.format, OpenSettings(libraries=context.libraries))
 
 
-def _info_of(path: Path, format: str, settings: OpenSettings) -> dict[str, Any]:
+def _info_of(context: WorkerContext, path: Path, format: str, settings: OpenSettings) -> dict[str, Any]:
     try:
-        opened = backend(FORMAT_BACKEND[format]).open(path, settings)
+        opened = open_sandboxed_model(context.sandbox, FORMAT_BACKEND[format], path, settings)
     except RejectedFile as error:
         if error.code != QUANTIZED_CODE:
             raise
-        return _quantized_info(path, error)
+        return _quantized_info(context, path, error)
     return {
         "inputs": [each.model_dump(mode="json") for each in opened.facts.inputs],
         "outputs": [each.model_dump(mode="json") for each in opened.facts.outputs],
@@ -74,17 +76,16 @@ def _info_of(path: Path, format: str, settings: OpenSettings) -> dict[str, Any]:
     }
 
 
-def _quantized_info(path: Path, error: RejectedFile) -> dict[str, Any]:
+def _quantized_info(context: WorkerContext, path: Path, error: RejectedFile) -> dict[str, Any]:
     """Of a Q/DQ model, whose scales can become a cache; raises ``error`` where it is quantized in another way."""
-    opened = open_upload(path)
-    pairs = QdqGraph(opened.model, opened.weights).activation_pairs
+    pairs = sandboxed_pairs(context.sandbox, path)
     if not pairs:
         raise error
-    return {"quantized": True, "layers": 0, "pairs": len(pairs)}
+    return {"quantized": True, "layers": 0, "pairs": pairs}
 
 
 def _dataset_info(context: WorkerContext, row: DatasetRow) -> dict[str, Any]:
-    opened = open_dataset(context.blobs, row)
+    opened = open_dataset(context, row)
     opened.batch(np.arange(1))  # a sample that cannot be decoded is found now, not in the middle of a sweep
     return {
         "samples": opened.samples,

@@ -10,8 +10,7 @@ import numpy as np
 
 from service.domain.errors import InvalidInput, SweepFailure
 from service.store import units
-from workers.backends.protocol import Array, Tensors
-from workers.calibration.histogram import Grid, Histogram
+from workers.backends.protocol import Tensors
 from workers.calibration.histograms import Histograms
 from workers.sweep.job import Job
 from workers.sweep.outcome import Counted
@@ -27,43 +26,21 @@ def run(job: Job) -> Counted:
         stored = units.results_by_content(session, key)
     if stored:
         return Counted(Histograms.from_bytes(job.context.blobs.read(stored[0])), key, samples=0)
-    counting = _Counting(job, shard)
     try:
-        job.open_model().observe(counting.batches(), counting.observe)
+        counted = job.open_model().count(_batches(job, shard), first_counts=shard.start == 0)
     except InvalidInput as error:
         raise SweepFailure(error.message, code=error.code) from error
-    return Counted(Histograms(counting.histograms), key, samples=shard.stop - shard.start)
+    return Counted(counted, key, samples=shard.stop - shard.start)
 
 
-class _Counting:
-    """The pass over the samples: batches are shown one by one, so that it is known whose tensors are observed."""
-
-    def __init__(self, job: Job, shard: Shard) -> None:
-        self._job, self._shard = job, shard
-        self._first = min(job.plan.batch_size, job.plan.calibration_samples)
-        self._grids: dict[str, Grid] = {}
-        self._in_first = True
-        self.histograms: dict[str, Histogram] = {}
-
-    def batches(self) -> Iterator[Tensors]:
-        """The first batch of all samples, then the shard's."""
-        shard, size = self._shard, self._job.plan.batch_size
-        dataset = self._job.open_dataset(calibration=True)
-        yield next(iter(dataset.batches(np.arange(self._first), size))).inputs
-        self._in_first = False
-        start = done = max(shard.start, self._first)
-        for batch in dataset.batches(np.arange(start, shard.stop), size):
-            self._job.held.checkpoint((done - shard.start) / (shard.stop - shard.start))
-            yield batch.inputs
-            done += len(batch.indices)
-
-    def observe(self, edge: str, tensor: Array) -> None:
-        """Fix the grid of an edge, and count."""
-        if self._in_first:
-            self._grids[edge] = Grid.of(tensor)
-        if self._in_first and self._shard.start > 0:
-            return
-        if edge not in self.histograms:
-            # an edge that the first batch did not reach has the grid of a tensor of zeros
-            self.histograms[edge] = Histogram(self._grids.get(edge, Grid.of(np.zeros(0, np.float32))))
-        self.histograms[edge].update(tensor)
+def _batches(job: Job, shard: Shard) -> Iterator[Tensors]:
+    """The first batch of all samples, then the shard's."""
+    size = job.plan.batch_size
+    first = min(size, job.plan.calibration_samples)
+    dataset = job.open_dataset(calibration=True)
+    yield next(iter(dataset.batches(np.arange(first), size))).inputs
+    start = done = max(shard.start, first)
+    for batch in dataset.batches(np.arange(start, shard.stop), size):
+        job.held.checkpoint((done - shard.start) / (shard.stop - shard.start))
+        yield batch.inputs
+        done += len(batch.indices)

@@ -8,13 +8,13 @@ from typing import Any
 from service import __version__
 from service.domain.settings import BackendName
 from workers.backends.onnx_providers import provider_of
-from workers.backends.registry import backend
+from workers.capabilities import capability_of
 from workers.sweep.job import Job
 
 
 def environment_of(job: Job) -> dict[str, Any]:
     """Of this worker, for the backend of the sweep."""
-    capability = backend(BackendName(job.backend)).capability()
+    capability = capability_of(BackendName(job.backend))
     of_onnxruntime = job.backend == BackendName.ONNXRUNTIME
     return {
         "backend": job.backend,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from service.domain.file_check import FileCheck
 from service.domain.results import Decision
@@ -13,11 +12,11 @@ from workers.exports import (
     onnxruntime_list,
     polygraphy_script,
     pytorch_quantization_list,
-    torch_to_onnx,
     trtexec,
 )
 from workers.exports.mixed_precision import MixedPrecision
-from workers.exports.onnx_nodes import own_names
+from workers.exports.torch_to_onnx import Exported, NotExported
+from workers.sandbox.names import sandboxed_exported_layers, sandboxed_own_names
 from workers.sweep import mixed_onnx
 from workers.sweep.job import Job
 from workers.sweep.outcome import File
@@ -26,41 +25,40 @@ TEXT, PYTHON, JSON = "text/plain; charset=utf-8", "text/x-python; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFiles:
     """The files, and how the graph among them compares with what was verified (None where there is none)."""
 
     files: tuple[File, ...] = ()
     check: FileCheck | None = None
 
 
-def make(job: Job, decision: Decision | None) -> Exported:
+def make(job: Job, decision: Decision | None) -> ExportedFiles:
     """The files that fit the model's format; none where the decision leaves no layer in int8."""
     plan = job.plan
     int8 = {each.id for each in job.active_layers()} - set(decision.fallback if decision else ())
     if decision is None or not int8:
-        return Exported()
+        return ExportedFiles()
     fallback = frozenset(each.id for each in plan.layers) - int8
     mixed = MixedPrecision(plan.layers, fallback, plan.skipped, job.settings.weights, job.settings.fallback_precision)
+    sandbox = job.context.sandbox
     with job.model_file() as path:
         if job.model.format != ModelFormat.ONNX:
-            return Exported(tuple(of_torch(mixed, path)))
-        listed = tuple(of_onnx(mixed, path))
+            return ExportedFiles(tuple(of_torch(mixed, sandboxed_exported_layers(sandbox, path))))
+        listed = tuple(of_onnx(mixed, sandboxed_own_names(sandbox, path)))
     graph = mixed_onnx.make(job, fallback)
-    return Exported((*listed, *graph.files), graph.check)
+    return ExportedFiles((*listed, *graph.files), graph.check)
 
 
-def of_onnx(mixed: MixedPrecision, path: Path) -> Iterator[File]:
-    """For tools that take the ONNX file at ``path``."""
-    nodes = own_names(path)
+def of_onnx(mixed: MixedPrecision, nodes: frozenset[str]) -> Iterator[File]:
+    """For tools that take the ONNX file, in which these node names stand once."""
     yield File(trtexec.FILE, TEXT, trtexec.to_text(mixed, nodes))
     yield File(polygraphy_script.FILE, PYTHON, polygraphy_script.to_script(mixed, nodes))
     yield File(onnxruntime_list.FILE, JSON, onnxruntime_list.to_json(mixed, nodes))
     yield File(name_map.FILE, JSON, name_map.to_json(name_map.of_onnx(mixed.layers, nodes)))
 
 
-def of_torch(mixed: MixedPrecision, path: Path) -> Iterator[File]:
-    """For tools that take the module which the archive at ``path`` was exported from."""
-    exported = torch_to_onnx.exported_layers(path)
+def of_torch(mixed: MixedPrecision, exported: Exported | NotExported) -> Iterator[File]:
+    """For tools that take the module which the archive was exported from. ``exported``: its layers in ONNX."""
     yield File(pytorch_quantization_list.FILE, PYTHON, pytorch_quantization_list.to_script(mixed))
     yield File(modelopt_list.FILE, PYTHON, modelopt_list.to_script(mixed))
     yield File(name_map.FILE, JSON, name_map.to_json(name_map.of_torch(mixed.layers, exported)))

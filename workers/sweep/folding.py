@@ -10,10 +10,10 @@ from service.domain.errors import InvalidInput
 from service.domain.layers import FP32, Variant
 from service.domain.results import FoldingDifference
 from service.domain.settings import BackendName
-from workers.backends.protocol import Array, OpenedModel, OutOfMemory, Tensors
-from workers.backends.registry import backend
+from workers.backends.protocol import Array, OutOfMemory, Tensors
 from workers.data.binding import BoundEvaluationSet
 from workers.metrics.difference import max_abs, relative_rms
+from workers.sandbox.model import SandboxedModel, open_sandboxed_model
 from workers.sweep.job import Job
 from workers.sweep.outcome import Warnings
 
@@ -23,7 +23,7 @@ LARGEST = 1e-4
 """Relative RMS that is not warned of. Rounding moved the outputs of the networks that were tried by 3e-7 to 4.3e-7."""
 
 
-def difference(job: Job, folded: OpenedModel, calibration: BoundEvaluationSet) -> FoldingDifference | None:
+def difference(job: Job, folded: SandboxedModel, calibration: BoundEvaluationSet) -> FoldingDifference | None:
     """Measured on some calibration samples; None where no batch norm is folded.
 
     Of graphs that engines are built from, in ONNX Runtime on the CPU: the graphs are what differs, and two engines more
@@ -36,11 +36,12 @@ def difference(job: Job, folded: OpenedModel, calibration: BoundEvaluationSet) -
     if folded.facts.cost_per_layer:
         settings, runtime = replace(settings, device="cpu", segments=None, implicit_int8=False), BackendName.ONNXRUNTIME
         with job.model_file() as path:
-            folded = backend(runtime).open(path, settings)
+            folded = open_sandboxed_model(job.context.sandbox, runtime, path, settings)
     batches = [each.inputs for each in calibration.batches(np.arange(samples), folded.facts.batch_size or samples)]
     try:
         with job.model_file() as path:
-            whole = backend(runtime).open(path, replace(settings, fuse_bn=False, as_written=True))
+            asked = replace(settings, fuse_bn=False, as_written=True)
+            whole = open_sandboxed_model(job.context.sandbox, runtime, path, asked)
         found, expected = _outputs(folded, batches), _outputs(whole, batches)
     except (InvalidInput, OutOfMemory) as error:
         return FoldingDifference(samples=samples, max_abs=None, relative_rms=None, reason=str(error))
@@ -73,7 +74,7 @@ def warnings(found: FoldingDifference) -> Warnings:
     return [{"code": "folding-changes-outputs", "message": message}]
 
 
-def _outputs(model: OpenedModel, batches: Sequence[Tensors]) -> dict[str, Array]:
+def _outputs(model: SandboxedModel, batches: Sequence[Tensors]) -> dict[str, Array]:
     """Every fp32 output, flat, all batches in one; raises InvalidInput where the model does not run."""
     found: dict[int, Tensors] = {}
     for done in model.evaluate(batches, [Variant(name=FP32, int8=frozenset())]):

@@ -23,16 +23,19 @@ from service.store.blob_cache import CacheFull
 from service.store.blobs import BlobStore
 from service.store.tables import CalibrationRow, DatasetRow, ModelRow, SelectionRow, SweepRow
 from service.store.units import Lease
-from workers.backends.protocol import OpenedModel, OpenSettings
-from workers.backends.registry import backend, device_for
+from workers.backends.protocol import OpenSettings
+from workers.capabilities import device_for
 from workers.context import WorkerContext
 from workers.data.binding import Batch, BoundEvaluationSet
-from workers.data.evaluation_set import EvaluationSet, open_evaluation_set
+from workers.data.stored import EvaluationSet
 from workers.lease import HeldLease
 from workers.metrics.draw import Draw
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
 from workers.metrics.task_metric import TaskMetric, resolve_metric
+from workers.sandbox.evaluation_set import SandboxedSet, open_sandboxed_set
+from workers.sandbox.model import SandboxedModel, open_sandboxed_model
+from workers.sandbox.sandbox import Sandbox
 from workers.sweep import drawing
 from workers.sweep.course import Course
 from workers.sweep.plan import Plan
@@ -145,13 +148,18 @@ class Job:
         """The model's file, which lies at this path as long as the block lasts."""
         return self.context.blobs.local(self.model.sha256)
 
-    def open_model(self) -> OpenedModel:
+    def open_model(self) -> SandboxedModel:
         """The sweep's model on this worker's device."""
-        model = _open_model(self.context.blobs, self.model.sha256, self.backend, self.open_settings)
+        context = self.context
+        asked = (context.blobs, context.sandbox, self.model.sha256, self.backend, self.open_settings)
+        model = _open_model(*asked)
+        if not model.alive:
+            _open_model.cache_clear()
+            model = _open_model(*asked)
         self._refuse_other_libraries(model)
         return model
 
-    def _refuse_other_libraries(self, model: OpenedModel) -> None:
+    def _refuse_other_libraries(self, model: SandboxedModel) -> None:
         """Operators of other libraries are another network: their results must not stand in one table."""
         prepared = self.sweep.environment
         if prepared and model.facts.libraries.keys() != prepared.get("libraries", {}).keys():
@@ -167,7 +175,7 @@ class Job:
         row = self.calibration if calibration else self.dataset
         model = self.open_model()
         return BoundEvaluationSet(
-            open_dataset(self.context.blobs, row), model.facts.inputs, Preprocessing.model_validate(row.preprocessing)
+            open_dataset(self.context, row), model.facts.inputs, Preprocessing.model_validate(row.preprocessing)
         )
 
     def shard(self, batch_size: int) -> Sequence[Batch]:
@@ -186,7 +194,7 @@ class Job:
 
         def read() -> Sequence[Batch]:
             # not the set that is open already: two threads would read from one file
-            opened = _opened_dataset(self.context.blobs, self.dataset.sha256, self.dataset.format)
+            opened = _opened_dataset(self.context.blobs, self.context.sandbox, self.dataset.sha256, self.dataset.format)
             preprocessing = Preprocessing.model_validate(self.dataset.preprocessing)
             bound = BoundEvaluationSet(opened, self.plan.inputs, preprocessing)
             return self._read(bound, start, stop, size)
@@ -236,29 +244,36 @@ class Job:
         return self.course.board(shards)
 
 
-def open_dataset(blobs: BlobStore, row: DatasetRow) -> EvaluationSet:
-    """An uploaded evaluation set, as stored."""
+def open_dataset(context: WorkerContext, row: DatasetRow) -> EvaluationSet:
+    """An uploaded evaluation set, as stored, in a sandbox."""
+    asked = (context.blobs, context.sandbox, row.sha256, row.format)
     try:
-        return _open_dataset(blobs, row.sha256, row.format)
+        opened = _open_dataset(*asked)
     except CacheFull:  # those that are open here for no more than a next time may be what takes the room
         _open_dataset.cache_clear()
-        return _open_dataset(blobs, row.sha256, row.format)
+        opened = _open_dataset(*asked)
+    if opened.alive:
+        return opened
+    _open_dataset.cache_clear()
+    return _open_dataset(*asked)
 
 
 @lru_cache(maxsize=2)
-def _open_dataset(blobs: BlobStore, sha256: str, kind: str) -> EvaluationSet:
-    return _opened_dataset(blobs, sha256, kind)
+def _open_dataset(blobs: BlobStore, sandbox: Sandbox, sha256: str, kind: str) -> SandboxedSet:
+    return _opened_dataset(blobs, sandbox, sha256, kind)
 
 
-def _opened_dataset(blobs: BlobStore, sha256: str, kind: str) -> EvaluationSet:
+def _opened_dataset(blobs: BlobStore, sandbox: Sandbox, sha256: str, kind: str) -> SandboxedSet:
     """The set; the file that it reads from stays there until nothing refers to the set any more."""
     with ExitStack() as stack:
-        opened = open_evaluation_set(stack.enter_context(blobs.local(sha256)), kind)
+        opened = open_sandboxed_set(sandbox, stack.enter_context(blobs.local(sha256)), kind)
         finalize(opened, stack.pop_all().close)
     return opened
 
 
 @lru_cache(maxsize=1)
-def _open_model(blobs: BlobStore, sha256: str, backend_name: str, settings: OpenSettings) -> OpenedModel:
+def _open_model(
+    blobs: BlobStore, sandbox: Sandbox, sha256: str, backend_name: str, settings: OpenSettings
+) -> SandboxedModel:
     with blobs.local(sha256) as path:  # an opened model needs its file no more
-        return backend(BackendName(backend_name)).open(path, settings)
+        return open_sandboxed_model(sandbox, BackendName(backend_name), path, settings)

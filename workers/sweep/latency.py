@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from pydantic import TypeAdapter
 
 from service.domain.costs import Boundary, CostModel, Precision
 from service.domain.errors import Unavailable
@@ -22,6 +23,7 @@ from workers.backends.onnx_profiling import GraphToTime, Profile, ProfileSetting
 from workers.backends.onnx_ranges import largest_magnitudes
 from workers.backends.onnx_reading import ReadModel, read_model
 from workers.backends.protocol import Array, OpenSettings, Tensors
+from workers.backends.registry import backend
 from workers.backends.tensorrt.model import TensorRTModel
 from workers.backends.tensorrt.seam import EngineFailure
 from workers.engine import latency
@@ -34,6 +36,8 @@ from workers.models.onnx_dataflow import elements_per_sample
 from workers.models.onnx_kernels import Role, computes_in_integers, kernel_owners
 from workers.models.onnx_layers import Found
 from workers.models.private_folder import private_folder
+from workers.sandbox.serving import Reply
+from workers.sandbox.wire import Message
 from workers.sweep.job import Job
 
 CONVERSIONS = "conversions"
@@ -64,23 +68,59 @@ def run(job: Job) -> CostModel:
     if job.model.format != ModelFormat.ONNX:
         return _noted(costs, NOT_ONNX)
     batch = next(iter(job.open_dataset().batches(plan.order()[: plan.batch_size], plan.batch_size))).inputs
-    active = frozenset(each.id for each in job.active_layers())
-    if job.backend == BackendName.TENSORRT:
-        model = job.open_model()
-        assert isinstance(model, TensorRTModel)
-        model.set_amax(job.amax)
-        return costs_by_tensorrt(model, costs, batch, int8=active, settings=ProfileSettings(job.device))
-    with job.context.blobs.local(job.model.sha256) as path:
-        read = read_model(path, OpenSettings(asked.fuse_bn, asked.weights, libraries=libraries))
-    return measured_costs(
-        read,
-        costs,
-        job.amax,
-        batch,
-        settings=ProfileSettings(job.device, libraries=libraries.onnxruntime),
-        weights=asked.weights,
-        floating=frozenset(each.id for each in plan.layers) - active,
+    wanted = ToTime(
+        costs=costs,
+        amax=job.amax,
+        active=frozenset(each.id for each in job.active_layers()),
+        device=job.device,
+        tensorrt=job.backend == BackendName.TENSORRT,
+        opened=job.open_settings
+        if job.backend == BackendName.TENSORRT
+        else OpenSettings(asked.fuse_bn, asked.weights, libraries=libraries),
     )
+    document = TO_TIME.dump_python(wanted, mode="json")
+    with job.model_file() as path:
+        return job.context.sandbox.run(
+            KIND, [path], document, batch, read=lambda answer: CostModel.model_validate(answer.document)
+        )
+
+
+@dataclass(frozen=True)
+class ToTime:
+    """What is to be timed: a model opened so, with ``active`` layers (ids) in int8 and these ranges of edges."""
+
+    costs: CostModel
+    amax: Mapping[str, float]
+    active: frozenset[str]
+    device: str
+    tensorrt: bool
+    opened: OpenSettings
+
+
+KIND, TO_TIME = "latency", TypeAdapter(ToTime)
+
+
+def served_latency(files: Sequence[Path], asked: Message) -> Reply:
+    """The costs with latencies, of the model that lies in a sandbox; the batch comes with the request."""
+    wanted, (path,) = TO_TIME.validate_python(asked.document), files
+    if wanted.tensorrt:
+        model = backend(BackendName.TENSORRT).open(path, wanted.opened)
+        assert isinstance(model, TensorRTModel)
+        model.set_amax(wanted.amax)
+        by_engines = ProfileSettings(wanted.device)
+        found = costs_by_tensorrt(model, wanted.costs, asked.arrays, int8=wanted.active, settings=by_engines)
+    else:
+        read = read_model(path, wanted.opened)
+        found = measured_costs(
+            read,
+            wanted.costs,
+            wanted.amax,
+            asked.arrays,
+            settings=ProfileSettings(wanted.device, libraries=wanted.opened.libraries.onnxruntime),
+            weights=wanted.opened.weights,
+            floating=frozenset(each.layer.id for each in read.found) - wanted.active,
+        )
+    return Reply(found.model_dump(mode="json"))
 
 
 def costs_by_tensorrt(

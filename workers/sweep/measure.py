@@ -8,11 +8,12 @@ import numpy as np
 from service.domain.errors import SweepFailure
 from service.domain.layers import FP32, Variant, controls
 from service.domain.states import UnitKind
-from workers.backends.protocol import Array, OpenedModel
+from workers.backends.protocol import Array
 from workers.data.binding import Batch
 from workers.metrics.recorder import NotProbabilities, Recorder
 from workers.metrics.shard_result import ShardResult, assemble
 from workers.metrics.task_metric import TaskMetric
+from workers.sandbox.model import SandboxedModel
 from workers.sweep import reuse
 from workers.sweep.fitting import in_batches_that_fit
 from workers.sweep.job import Job
@@ -60,7 +61,7 @@ class HoldsTooMuch(Exception):
 
 
 def _record(
-    job: Job, model: OpenedModel, batches: Sequence[Batch], variants: Sequence[Variant], recorder: Recorder
+    job: Job, model: SandboxedModel, batches: Sequence[Batch], variants: Sequence[Variant], recorder: Recorder
 ) -> None:
     fp32 = Variant(name=FP32, int8=frozenset())
     known = any(each.name == FP32 for each in variants)

@@ -1,25 +1,22 @@
 """The exported file beside the variant that was verified: how far outputs and metric lie apart on the same samples."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from service.domain.costs import Precision
-from service.domain.errors import first_line
+from service.domain.errors import InvalidInput
 from service.domain.file_check import FileCheck, FileScore
 from service.domain.layers import Variant
 from service.domain.results import Interval
 from workers.backends.protocol import Array, Tensors
 from workers.data.stored import Indices
-from workers.engine.fixed_batch import filled
-from workers.exports.half_rounding import round_halves
 from workers.metrics.recorder import Recorder
 from workers.metrics.scores import Scoreboard
 from workers.metrics.shard_result import ShardResult
+from workers.sandbox.graph import SandboxedGraph
 from workers.sweep.fitting import in_batches_that_fit
 from workers.sweep.job import Job
 from workers.sweep.reference import reference
@@ -43,13 +40,12 @@ class Compared:
     outputs: Mapping[str, Mapping[str, float | None] | str]
 
 
-def compare(job: Job, path: Path, int8: frozenset[str], precision: Precision) -> Compared | str:
-    """The file at ``path`` beside the variant with these layers in int8; a reason where the variant does not run."""
-    # a model of standard operators has nothing to do with them
-    libraries = job.context.libraries.onnxruntime if job.open_model().facts.libraries else ()
-    sessions = {name: _opened(path, libraries, fused=fused) for name, fused in FUSED.items()}
+def compare(job: Job, graph: SandboxedGraph, int8: frozenset[str], precision: Precision) -> Compared | str:
+    """The graph's file beside the variant with these layers in int8; a reason where the variant does not run."""
     variant = Variant(name=VARIANT, int8=int8)
-    return in_batches_that_fit(job, lambda size: _Comparison(job, variant, sessions, size).result(precision))
+    # a model of standard operators has nothing to do with plugins
+    plugins = bool(job.open_model().facts.libraries)
+    return in_batches_that_fit(job, lambda size: _Comparison(job, variant, graph, plugins, size).result(precision))
 
 
 @dataclass
@@ -72,62 +68,17 @@ class _Distance:
         return math.sqrt(ratio) if math.isfinite(ratio) else None
 
 
-class FileSession:
-    """The file in ONNX Runtime. ``fused``: as the runtime runs it; else Q/DQ and float16 are what they stand for."""
-
-    def __init__(self, path: Path, libraries: Sequence[Path] = (), *, fused: bool) -> None:
-        import onnxruntime
-
-        from workers.models.onnx_libraries import register
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        options.log_severity_level = 3
-        register(options, libraries)
-        if not fused:
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-            path = _rounding(path)
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._sizes = {each.name: each.shape[0] if each.shape else None for each in self._session.get_inputs()}
-        self._outputs = [each.name for each in self._session.get_outputs()]
-
-    def run(self, batch: Tensors, samples: int) -> dict[str, Array]:
-        """Every output for the batch, which holds so many samples."""
-        sizes = {name: size if isinstance(size, int) else None for name, size in self._sizes.items()}
-        feeds = {name: filled(batch[name], size) for name, size in sizes.items()}
-        rows = self._session.run(self._outputs, feeds)
-        return {name: np.asarray(each)[:samples] for name, each in zip(self._outputs, rows, strict=True)}
-
-
-def _rounding(path: Path) -> Path:
-    """A graph beside the file, over the same data, that rounds to float16 where the file is in it."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    round_halves(model)
-    made = path.with_name(f"rounding_{path.name}")
-    made.write_bytes(model.SerializeToString())
-    return made
-
-
-def _opened(path: Path, libraries: Sequence[Path], *, fused: bool) -> FileSession | str:
-    try:
-        return FileSession(path, libraries, fused=fused)
-    except Exception as error:  # the runtime raises classes of its own
-        return f"ONNX Runtime cannot run it: {first_line(error)}"
-
-
 @dataclass
 class _Comparison:
     job: Job
     variant: Variant
-    sessions: Mapping[str, FileSession | str]
+    graph: SandboxedGraph
+    plugins: bool
     batch_size: int
     failures: dict[str, str] = field(default_factory=dict)
     distances: dict[str, dict[str, _Distance]] = field(default_factory=dict)
 
     def result(self, precision: Precision) -> Compared | str:
-        self.failures |= {name: each for name, each in self.sessions.items() if isinstance(each, str)}
         indices, per_layer = self.job.plan.order()[:MOST_SAMPLES], self.job.open_model().facts.cost_per_layer
         parts = [self._part(each) for each in parts_of(indices, self.batch_size, whole_batches=per_layer)]
         board = Scoreboard(parts, self.job.metric())
@@ -176,13 +127,17 @@ class _Comparison:
     def _of_the_file(self, inputs: Tensors, samples: int, expected: Tensors) -> dict[str, dict[str, Array]]:
         """Its outputs in each arithmetic that it has run in so far."""
         found: dict[str, dict[str, Array]] = {}
-        for name, session in self.sessions.items():
-            if isinstance(session, str) or name in self.failures:
+        for name, fused in FUSED.items():
+            if name in self.failures:
                 continue
             try:
-                found[name] = session.run(inputs, samples)
-            except Exception as error:  # the runtime raises classes of its own
-                self.failures[name] = f"ONNX Runtime cannot run it: {first_line(error)}"
+                answer = self.graph.run(inputs, samples, fused=fused, plugins=self.plugins)
+                found[name] = {output: answer[output] for output in expected}
+            except InvalidInput as error:
+                self.failures[name] = error.message
+                continue
+            except KeyError as error:
+                self.failures[name] = f"it has no output {error}"
                 continue
             distances = self.distances.setdefault(name, {})
             for output, value in expected.items():

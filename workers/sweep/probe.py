@@ -9,12 +9,13 @@ import numpy as np
 from service.domain.errors import SweepFailure
 from service.domain.layers import FP32, Variant
 from service.store import units
-from workers.backends.protocol import OpenedModel, OutOfMemory
+from workers.backends.protocol import OutOfMemory
 from workers.data.binding import Batch
 from workers.engine.probe_settings import ProbeSettings
 from workers.engine.probe_sums import ProbeSums
 from workers.metrics.per_sample import is_distribution
 from workers.metrics.task_metric import TaskMetric
+from workers.sandbox.model import SandboxedModel
 from workers.sweep import reuse
 from workers.sweep.job import Job
 from workers.sweep.outcome import Probed
@@ -62,7 +63,7 @@ def _batches(job: Job) -> Iterator[Batch]:
         yield batch
 
 
-def _first_output(job: Job, model: OpenedModel, output: str) -> np.ndarray:
+def _first_output(job: Job, model: SandboxedModel, output: str) -> np.ndarray:
     """The fp32 output of the shard's first batch: enough to see whether its rows are probabilities."""
     first = next(_batches(job))
     (done,) = model.evaluate([first.inputs], [Variant(name=FP32, int8=frozenset())])

@@ -6,12 +6,13 @@ import numpy as np
 
 from service.domain.errors import SweepFailure
 from service.domain.layers import FP32, Variant
-from workers.backends.protocol import Array, OpenedModel
+from workers.backends.protocol import Array
 from workers.data.binding import Batch
+from workers.sandbox.model import SandboxedModel
 from workers.sweep.job import Job
 
 
-def reference(job: Job, model: OpenedModel, batches: Sequence[Batch], output: str) -> list[Array]:
+def reference(job: Job, model: SandboxedModel, batches: Sequence[Batch], output: str) -> list[Array]:
     """Of this output, batch by batch; raises SweepFailure (``fp32-failed``) where the model does not run."""
     fp32 = Variant(name=FP32, int8=frozenset())
     outputs: dict[int, Array] = {}

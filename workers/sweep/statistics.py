@@ -6,9 +6,9 @@ import numpy as np
 
 from service.domain.layers import Layer
 from service.domain.results import LayerStatistics
-from workers.backends.protocol import OpenedModel
 from workers.calibration.histogram import Histogram
 from workers.calibration.statistics import sqnr_db, weight_ratio
+from workers.sandbox.model import SandboxedModel
 from workers.sweep.job import Job
 
 MOST_SAMPLES = 32
@@ -18,7 +18,7 @@ the ranges, of the evaluation set: no range, and no decision, hangs on them.
 
 
 def layer_statistics(
-    job: Job, model: OpenedModel, histograms: Mapping[str, Histogram], active: Sequence[Layer]
+    job: Job, model: SandboxedModel, histograms: Mapping[str, Histogram], active: Sequence[Layer]
 ) -> dict[str, LayerStatistics]:
     """Layer id → statistics, of every layer of the model. ``active``: those that can be in int8; ranges are set."""
     sqnr = _sqnr(job, model, [each.id for each in active])
@@ -36,7 +36,7 @@ def layer_statistics(
     return found
 
 
-def _sqnr(job: Job, model: OpenedModel, layers: Sequence[str]) -> dict[str, float | str]:
+def _sqnr(job: Job, model: SandboxedModel, layers: Sequence[str]) -> dict[str, float | str]:
     """Layer id → dB, or why there is none."""
     dataset = job.open_dataset(calibration=True)
     indices = np.arange(min(MOST_SAMPLES, job.plan.calibration_samples or dataset.samples))

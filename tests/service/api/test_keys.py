@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.store.database import Database
 from service.store.tables import KeyRow
 from tests.service.api.conftest import Service, assert_problem
-from tests.service.api.files import onnx_bytes
+from tests.service.api.files import onnx_bytes, pt2_bytes
 
 EVERYTHING = ["read", "submit", "admin"]
 
@@ -114,6 +114,25 @@ def test_where_keys_are_required_the_key_of_the_machine_opens_nothing(settings: 
         local = {"Authorization": f"Bearer {settings.key_file.read_text().strip()}"}
         assert_problem(http.get("/v1/models", headers=local), 401, "key-unknown")
         assert http.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("allow_pt2", "taken_from"), [(None, {"admin"}), (True, {"submit", "admin"}), (False, set())], ids=str
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_where_keys_are_required_archives_that_run_code_want_an_admin(
+    settings: Settings, service: Service, host: str, allow_pt2: bool | None, taken_from: set[str]
+):
+    keys = {"submit": made(service, "submit")["key"], "admin": made(service, "submit", "admin")["key"]}
+    asked = settings.model_copy(update={"host": host, "require_keys": True, "allow_pt2": allow_pt2})
+    with TestClient(create_app(asked, service.database), base_url="http://127.0.0.1") as http:
+        for scope, key in keys.items():
+            sent = {"headers": {"Authorization": f"Bearer {key}"}, "content": pt2_bytes()}
+            response = http.post("/v1/models?name=net", **sent)
+            if scope in taken_from:
+                assert response.status_code in {200, 201}, response.text
+            else:
+                assert_problem(response, 403, "pt2-not-allowed", "scope admin")
 
 
 def test_where_no_keys_are_required_nobody_needs_one(settings: Settings, service: Service):

@@ -11,8 +11,9 @@ from service.domain.states import Phase, SweepState, UnitKind, UnitState
 from service.store import units
 from service.store.tables import UnitRow
 from tests.workers.installation import Installation, npz_bytes
-from workers.backends.onnxruntime import OnnxModel
+from workers.calibration.histograms import Histograms
 from workers.reconciler import reconcile
+from workers.sandbox.model import SandboxedModel
 from workers.sweep import plan
 
 SAMPLES = 1300
@@ -35,13 +36,13 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Grows by one with each pass over calibration samples."""
     seen: list[str] = []
-    observe = OnnxModel.observe
+    count = SandboxedModel.count
 
-    def counted(self: OnnxModel, *arguments: Any) -> None:
+    def counted(self: SandboxedModel, *arguments: Any, **options: Any) -> Histograms:
         seen.append("pass")
-        observe(self, *arguments)
+        return count(self, *arguments, **options)
 
-    monkeypatch.setattr(OnnxModel, "observe", counted)
+    monkeypatch.setattr(SandboxedModel, "count", counted)
     return seen
 
 

@@ -13,13 +13,17 @@ import pytest
 from service.domain.layers import CONTROLS
 from service.domain.settings import BackendName
 from service.domain.states import SweepState, UnitKind, UnitState
+from service.settings import Settings
 from service.store import progress, sweeps, units
 from tests.workers.backends.test_tensorrt_backend import RuntimeMaker
+from tests.workers.in_process import InProcess
 from tests.workers.installation import Installation, npz_bytes
 from tests.workers.sweep.test_folding import Network, onnx_bytes
 from workers.backends import registry
 from workers.backends.tensorrt.backend import TensorRTBackend
+from workers.context import WorkerContext
 from workers.reconciler import reconcile
+from workers.sandbox.policy import Policy
 from workers.sweep import plan
 
 LAYERS = 10
@@ -50,6 +54,8 @@ def tensorrt(
     """A worker whose TensorRT is this maker."""
     backend = TensorRTBackend(lambda device: maker, tmp_path / "engines")
     monkeypatch.setitem(registry.BACKENDS, BackendName.TENSORRT, lambda: backend)
+    opens = InProcess(Policy.of(Settings()), ("tensorrt", "latency"))
+    monkeypatch.setattr(WorkerContext, "sandbox", opens)
     shutil.copytree(migrated, tmp_path / "data")
     made = Installation.at(tmp_path / "data")
     yield made

@@ -12,7 +12,7 @@ from service.domain.results import Decision
 from service.domain.states import SelectionState, SweepState, UnitKind, UnitState
 from service.selection.what_if import Selected
 from service.store.tables import SelectionRow, UnitRow
-from tests.service.api.conftest import assert_problem
+from tests.service.api.conftest import assert_problem, client_of
 from tests.workers.installation import Installation, npz_bytes
 from workers.reconciler import reconcile
 
@@ -23,7 +23,7 @@ NEVER_FIRST = {"selection": {"never_int8": ["first"]}, "budget": {"max_drop": 1.
 def http(installation: Installation) -> Iterator[TestClient]:
     context = installation.context
     app = create_app(context.settings, context.database, context.blobs)
-    with TestClient(app, base_url="http://127.0.0.1:8080", raise_server_exceptions=False) as client:
+    with client_of(app, context.settings) as client:
         yield client
 
 

@@ -101,7 +101,7 @@ def test_the_file_of_a_set_that_is_open_is_not_evicted(s3: S3Server, tmp_path: P
     row, blobs = far.resource(far.dataset(content)), far.context.blobs
     assert isinstance(row, DatasetRow)
     other = blobs.put(b"x").sha256
-    opened = open_dataset(blobs, row)
+    opened = open_dataset(far.context, row)
     with pytest.raises(CacheFull), blobs.local(other):
         pass
     assert opened.samples == 48
