@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from service.broker import DATA_QUEUE
+from service.domain.scheduling import DeviceKind, queue_of
 from service.domain.settings import BackendName
 from workers.backends.protocol import Capability, LibraryState, PluginLibraries
 
@@ -79,6 +80,14 @@ def from_document(document: dict[str, Any]) -> Capability:
     )
 
 
-def queues_of(capabilities: list[Capability]) -> list[str]:
-    """The queues that a machine with these capabilities can serve."""
-    return [DATA_QUEUE, *(each.backend.value for each in capabilities if each.available)]
+def queues_of(capabilities: list[Capability], wanted: str) -> list[str]:
+    """The queues that a worker on a machine with these capabilities can serve; ``wanted``: its device, or ``auto``."""
+    queues = [DATA_QUEUE]
+    for each in capabilities:
+        if not each.available:
+            continue
+        kind = DeviceKind.of(each.device(wanted))
+        queues.append(queue_of(each.backend))
+        if kind in map(DeviceKind.of, each.devices):
+            queues.append(queue_of(each.backend, kind))
+    return queues

@@ -43,6 +43,7 @@ def _tensorrt_checks() -> list[dict[str, object]]:
 
 
 def _serve(queues: str | None) -> None:
+    from service.settings import Settings
     from service.store.identifiers import Prefix, new_id
     from workers.capabilities import probe_in_child, queues_of, to_document
 
@@ -58,7 +59,7 @@ def _serve(queues: str | None) -> None:
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from workers.celery_app import app
 
-    chosen = queues or ",".join(queues_of(capabilities))
+    chosen = queues or ",".join(queues_of(capabilities, Settings().device))
     flags = ["--pool=prefork", "--concurrency=1", "--loglevel=INFO"]
     # liveness is in the database: the broker's own gossip and heartbeats only add traffic
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -27,8 +27,5 @@ def backend(name: BackendName) -> Backend:
 
 @cache
 def device_for(name: BackendName, wanted: str) -> str:
-    """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    gpus = [each for each in backend(name).capability().devices if each != "cpu"]
-    return gpus[0] if gpus else "cpu"
+    """The device that a worker told ``wanted`` runs this backend on."""
+    return backend(name).capability().device(wanted)

@@ -5,6 +5,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
+from service.domain.scheduling import Priority
 from service.domain.states import UnitKind
 from service.store import audit, projects
 from service.store.database import Database
@@ -85,8 +86,23 @@ def test_selections_keep_their_answers_when_they_learn_to_be_measured_and_when_t
     move_to(database, "0004")
     assert states() == {"verified": "verified", "predicted": "predicted"}
     with database.read() as session:
-        assert session.query(UnitRow).filter_by(subject_id="predicted").count() == 0
+        assert session.scalar(text("SELECT count(*) FROM work_units WHERE subject_id = 'predicted'")) == 0
     move_to(database, "head")
+
+
+def test_units_learn_whose_they_are(database: Database, rows: Rows):
+    sweep_id, model_id = rows.sweep(), rows.model("c")
+    with database.write() as session:
+        projects.create(session, ProjectRow(id="other"))
+        session.get_one(SweepRow, sweep_id).project_id = "other"
+    move_to(database, "0006")
+    move_to(database, "head")
+    with database.read() as session:
+        found = {row.subject_id: (row.project_id, row.weight) for row in session.query(UnitRow)}
+    assert found[sweep_id] == ("other", Priority.NORMAL.weight)
+    assert found[model_id] == ("default", Priority.NORMAL.weight)
+    with database.write() as session:
+        session.get_one(SweepRow, sweep_id).project_id = "default"
 
 
 def test_migrating_twice_changes_nothing(database: Database):
