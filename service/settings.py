@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     )
     rate_limit_per_second: Annotated[float, Field(gt=0, description="Requests that an API key gains per second.")] = 50
     rate_limit_burst: Annotated[int, Field(ge=1, description="Requests that an API key can save up.")] = 200
+    max_event_streams: Annotated[
+        int, Field(ge=1, description="Event streams that an API key may have open at one API.")
+    ] = 32
     max_open_sweeps: Annotated[int, Field(ge=0, description="Sweeps of a project that have not ended.")] = 1000
     max_queued_units: Annotated[
         int, Field(ge=0, description="Work units of a project that wait or run; beyond, no work is taken on.")
