@@ -22,7 +22,7 @@ from service.store import progress, sweeps
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 2.0
 LONGEST_SECONDS = 900.0
 """Then the stream ends and is asked for anew, so that a key that was revoked opens nothing for long."""
 RETRY_SECONDS = 2.0
@@ -85,17 +85,27 @@ async def sweep_events(
     The last event has a state that ends the sweep; the stream ends with it. Each event is the whole document, so that
     nothing is lost where events were missed.
     """
-    known, deadline = last_event_id, time.monotonic() + LONGEST_SECONDS
+    mark, known, deadline = None, last_event_id, time.monotonic() + LONGEST_SECONDS
     # a sweep that was deleted, or a database that is away: whoever asks again is told
     with suppress(NotFound, OperationalError, InterfaceError):
         while time.monotonic() < deadline:
-            view, tag = await run_in_threadpool(_look, services, sweep_id)
-            if tag != known or view.state.terminal:
-                known = tag
-                yield ServerSentEvent(data=view, event="sweep", id=tag, retry=int(1000 * RETRY_SECONDS))
-            if view.state.terminal:
-                return
+            before, mark = mark, await run_in_threadpool(_mark, services, sweep_id)
+            if mark != before:
+                view, tag = await run_in_threadpool(_look, services, sweep_id)
+                if tag != known or view.state.terminal:
+                    known = tag
+                    yield ServerSentEvent(data=view, event="sweep", id=tag, retry=int(1000 * RETRY_SECONDS))
+                if view.state.terminal:
+                    return
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _mark(services: ProjectServices, sweep_id: str) -> tuple[int, int, float]:
+    with services.database.read() as session:
+        found = progress.mark(session, sweep_id)
+    if found is None:
+        raise NotFound(f"there is no sweep {sweep_id!r}", code="sweep-not-found")
+    return found
 
 
 def _look(services: ProjectServices, sweep_id: str) -> tuple[SweepView, str]:
