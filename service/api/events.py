@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from service.api.access import Caller
 from service.api.deps import InServices, ProjectServices
@@ -87,7 +88,7 @@ async def sweep_events(
     """
     mark, known, deadline = None, last_event_id, time.monotonic() + LONGEST_SECONDS
     # a sweep that was deleted, or a database that is away: whoever asks again is told
-    with suppress(NotFound, OperationalError, InterfaceError):
+    with suppress(NotFound, OperationalError, InterfaceError, NoConnection):
         while time.monotonic() < deadline:
             before, mark = mark, await run_in_threadpool(_mark, services, sweep_id)
             if mark != before:

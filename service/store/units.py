@@ -245,6 +245,12 @@ def units_of(session: Session, subject_id: str, kind: UnitKind, *, round_: int |
     return list(session.scalars(query.order_by(UnitRow.round, UnitRow.ordinal)))
 
 
+def count_done(session: Session, subject_id: str, kind: UnitKind) -> int:
+    """How many units of one kind of a sweep or a selection are done."""
+    mine = (UnitRow.subject_id == subject_id, UnitRow.kind == kind, UnitRow.state == UnitState.DONE)
+    return session.scalar(select(func.count()).where(*mine)) or 0
+
+
 def is_held(session: Session, subject_id: str) -> bool:
     """Whether a worker holds a unit of this sweep or selection."""
     query = select(UnitRow.id).where(UnitRow.subject_id == subject_id, UnitRow.state == UnitState.LEASED)
