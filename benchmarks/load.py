@@ -67,7 +67,9 @@ def main() -> None:
             asyncio.run(all_at_once(tenants, seen))
             lasted = time.perf_counter() - began
     requests = sum(len(each) for each in seen.seconds.values())
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores,", end=" ")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores,", end=" "
+    )
     print(f"load average {os.getloadavg()[0]:.1f} (the machine is shared)")
     print(f"{clients} clients at once, {requests} operations in {lasted:.1f} s")
     for operation, seconds in seen.seconds.items():

@@ -48,7 +48,6 @@ class Clock:
             self.seconds += time.thread_time() - began
 
 
-
 class CountedDatabase(Database):
     """A database whose transactions are counted, what is read and written in them too."""
 

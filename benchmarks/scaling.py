@@ -185,7 +185,9 @@ def print_model(shared: float) -> None:
     print(f"{'workers':>8}" + "".join(f"{f'{seconds:g} s a shard':>18}" for seconds in SHARD_SECONDS))
     for workers in MODELLED:
         rates = [throughput(workers, seconds, shared) for seconds in SHARD_SECONDS]
-        cells = [f"{rate:.1f}/s ({rate * seconds / workers:.0%})" for rate, seconds in zip(rates, SHARD_SECONDS)]
+        cells = [
+            f"{rate:.1f}/s ({rate * seconds / workers:.0%})" for rate, seconds in zip(rates, SHARD_SECONDS, strict=True)
+        ]
         print(f"{workers:>8}" + "".join(f"{each:>18}" for each in cells))
     bends = ", ".join(f"{(each + shared) / shared:,.0f} workers at {each:g} s" for each in SHARD_SECONDS)
     print(f"it bends where the database is busy all the time: {bends}")

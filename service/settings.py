@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     blob_cache_dir: Path | None = Field(
         default=None, description="Folder of this machine's copies of files in S3; default: in data_dir."
     )
-    blob_cache_bytes: Annotated[int, Field(gt=0, description="Bytes that the copies may take; those unused longest go.")] = 100 * 2**30
+    blob_cache_bytes: Annotated[
+        int, Field(gt=0, description="Bytes that the copies may take; those unused longest go.")
+    ] = 100 * 2**30
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port of the API; 0: any free one.")
     require_keys: bool | None = Field(
@@ -73,11 +75,15 @@ class Settings(BaseSettings):
     max_stored_bytes: Annotated[int, Field(ge=0, description="Bytes of all files of a project.")] = 2**40
     max_model_bytes: Annotated[int, Field(gt=0, description="The largest model that is taken.")] = 8 * 2**30
     max_dataset_bytes: Annotated[int, Field(gt=0, description="The largest evaluation set that is taken.")] = 64 * 2**30
-    max_calibration_bytes: Annotated[int, Field(gt=0, description="The largest calibration cache that is taken.")] = 16 * 2**20
+    max_calibration_bytes: Annotated[int, Field(gt=0, description="The largest calibration cache that is taken.")] = (
+        16 * 2**20
+    )
     allow_pt2: bool | None = Field(
         default=None, description="Accept torch.export archives (they can run code); default: only on a loopback host."
     )
-    lease_seconds: Annotated[float, Field(gt=0, description="A worker that is silent for so long loses its unit.")] = 60.0
+    lease_seconds: Annotated[float, Field(gt=0, description="A worker that is silent for so long loses its unit.")] = (
+        60.0
+    )
     heartbeat_seconds: Annotated[float, Field(gt=0, description="How often a worker says that it lives.")] = 5.0
     reconcile_seconds: Annotated[float, Field(gt=0, description="How often a worker looks for what was lost.")] = 5.0
     max_attempts: Annotated[int, Field(ge=1, description="So many times a unit is tried.")] = 5

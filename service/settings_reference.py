@@ -11,8 +11,8 @@ from service.settings import Settings
 
 HEAD = """# Settings
 
-Read once at start-up from the environment of the API and of each worker. Sizes are in bytes, times in seconds. This page is made
-from the code: `make settings`. How they go together: [deploy.md](deploy.md).
+Read once at start-up from the environment of the API and of each worker. Sizes are in bytes, times in seconds.
+This page is made from the code: `make settings`. How they go together: [deploy.md](deploy.md).
 
 | variable | value | default | what it is |
 |---|---|---|---|

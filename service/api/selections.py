@@ -235,4 +235,6 @@ def _in_force(
 
 
 def _check_workers(session: Session, sweep: SweepRow) -> None:
-    check_workers(BackendName(sweep.backend), workers.live(session), SweepSettings.model_validate(sweep.settings).device)
+    check_workers(
+        BackendName(sweep.backend), workers.live(session), SweepSettings.model_validate(sweep.settings).device
+    )

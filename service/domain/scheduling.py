@@ -1,4 +1,4 @@
-"""Who does the work of a sweep, and how soon: its priority, the kind of device it asks for, and the queue that follows."""
+"""Who does the work of a sweep, and how soon: its priority, the device it asks for, and the queue that follows."""
 
 from enum import StrEnum
 

@@ -35,7 +35,10 @@ def served(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served
     key = headers["Authorization"].removeprefix("Bearer ")
     with serving(service.http.app) as port:
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, headers=headers, timeout=10) as http, Client(url, key=key, timeout=10) as client:
+        with (
+            httpx.Client(base_url=url, headers=headers, timeout=10) as http,
+            Client(url, key=key, timeout=10) as client,
+        ):
             yield Served(service, http, client)
 
 

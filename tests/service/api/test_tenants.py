@@ -197,9 +197,7 @@ def masked(text: str, ids: dict[str, str]) -> str:
     return text
 
 
-def test_on_the_same_routes_the_owner_finds_what_is_there(
-    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_on_the_same_routes_the_owner_finds_what_is_there(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the 404 of the others would mean nothing."""
     monkeypatch.setattr(events, "LONGEST_SECONDS", 0.0)  # a stream of a sweep that goes on would never end
     for route in routes_of(tenants.service.http.app):
