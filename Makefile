@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 
-.PHONY: demo test chaos fuzz lint types serve bench bench-peers contract clean
+.PHONY: demo test chaos fuzz lint types serve bench bench-peers bench-scale bench-load contract settings clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/ready  ## start everything on this machine, sweep the digits network, show the decision
@@ -45,6 +45,15 @@ bench-peers: .venv/ready  ## other tools' sweeps beside ours on one network; mak
 
 contract: .venv/ready  ## thousands of requests made from the OpenAPI document
 	CONTRACT_CASES=400 $(BIN)/python -m pytest tests/service/api/test_contract.py
+
+bench-scale: .venv/ready  ## workers on PostgreSQL and valkey, what a shard costs them, and a model of many (5 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling
+
+bench-load: .venv/ready  ## the API with 200 clients at once that submit, poll and listen (3 minutes)
+	$(BIN)/python -m benchmarks.load
+
+settings: .venv/ready  ## write docs/settings.md anew
+	$(BIN)/python -m service.settings_reference > docs/settings.md
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist quantsieve-out

@@ -15,6 +15,7 @@ from service.api import (
     comparisons,
     conversions,
     datasets,
+    events,
     health,
     keys,
     metrics,
@@ -30,6 +31,7 @@ from service.api.access import needed_scope
 from service.api.authentication import Authenticator
 from service.api.body_limit import BodyLimit
 from service.api.deps import Publisher, Services
+from service.api.events import OpenStreams
 from service.api.gate import Gate
 from service.api.guard import Guard
 from service.api.tidying import announce, tidy
@@ -54,6 +56,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     calibrations.router,
     comparisons.router,  # before the sweeps, whose ids its path would be taken for
     sweeps.router,
+    events.router,
     results.router,
     selections.router,
     conversions.router,
@@ -121,6 +124,7 @@ def create_app(
         responses=problems.documented(422, 500),
     )
     app.state.services = services
+    app.state.streams = OpenStreams(settings.max_event_streams)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)

@@ -1,5 +1,6 @@
 """A small client of the REST API: uploads stream from disk, and problems become exceptions."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -89,6 +90,42 @@ class Client:
     def sweep(self, sweep_id: str) -> Document:
         """Where a sweep stands."""
         return self._json("GET", f"/v1/sweeps/{sweep_id}")
+
+    def events(self, sweep_id: str) -> Iterator[Document]:
+        """The sweep each time that it has changed, until it has ended; goes on after a connection that was cut.
+
+        Raises ApiProblem where the service refuses, or cannot be reached again.
+        """
+        last: str | None = None
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
+            for event_id, sweep in self._stream(f"/v1/sweeps/{sweep_id}/events", headers):
+                last = event_id
+                yield sweep
+                if SweepState(sweep["state"]).terminal:
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def _stream(self, url: str, headers: Mapping[str, str]) -> Iterator[tuple[str, Document]]:
+        """(id, data) of each event; a connection that is cut after it was made only ends them."""
+        connected = False
+        try:
+            with self._http.stream("GET", url, headers=headers) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem(response)
+                connected = True
+                fields: dict[str, str] = {}
+                for line in response.iter_lines():
+                    name, _, value = line.partition(":")
+                    if line:
+                        fields[name] = value.removeprefix(" ")
+                    elif "data" in fields:
+                        yield fields["id"], json.loads(fields["data"])
+                        fields = {}
+        except httpx.TransportError as error:
+            if not connected:
+                raise ApiProblem(503, "no-connection", f"no answer from {self._http.base_url}: {error}") from error
 
     def wait(
         self, sweep_id: str, on_progress: Callable[[Document], None] | None = None, *, timeout: float | None = None

@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     blob_cache_dir: Path | None = Field(
         default=None, description="Folder of this machine's copies of files in S3; default: in data_dir."
     )
-    blob_cache_bytes: Annotated[int, Field(gt=0)] = 100 * 2**30
+    blob_cache_bytes: Annotated[
+        int, Field(gt=0, description="Bytes that the copies may take; those unused longest go.")
+    ] = 100 * 2**30
     host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port of the API; 0: any free one.")
     require_keys: bool | None = Field(
@@ -66,23 +68,30 @@ class Settings(BaseSettings):
     )
     rate_limit_per_second: Annotated[float, Field(gt=0, description="Requests that an API key gains per second.")] = 50
     rate_limit_burst: Annotated[int, Field(ge=1, description="Requests that an API key can save up.")] = 200
+    max_event_streams: Annotated[
+        int, Field(ge=1, description="Event streams that an API key may have open at one API.")
+    ] = 32
     max_open_sweeps: Annotated[int, Field(ge=0, description="Sweeps of a project that have not ended.")] = 1000
     max_queued_units: Annotated[
         int, Field(ge=0, description="Work units of a project that wait or run; beyond, no work is taken on.")
     ] = 100_000
     max_stored_bytes: Annotated[int, Field(ge=0, description="Bytes of all files of a project.")] = 2**40
-    max_model_bytes: Annotated[int, Field(gt=0)] = 8 * 2**30
-    max_dataset_bytes: Annotated[int, Field(gt=0)] = 64 * 2**30
-    max_calibration_bytes: Annotated[int, Field(gt=0)] = 16 * 2**20
+    max_model_bytes: Annotated[int, Field(gt=0, description="The largest model that is taken.")] = 8 * 2**30
+    max_dataset_bytes: Annotated[int, Field(gt=0, description="The largest evaluation set that is taken.")] = 64 * 2**30
+    max_calibration_bytes: Annotated[int, Field(gt=0, description="The largest calibration cache that is taken.")] = (
+        16 * 2**20
+    )
     allow_pt2: bool | None = Field(
         default=None,
         description="Accept torch.export archives (they can run code), from every caller that may submit; default: "
         "where keys are required those with the scope admin, else everybody on a loopback host and nobody on another.",
     )
-    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE_SECONDS)] = 60.0
-    heartbeat_seconds: Annotated[float, Field(gt=0)] = 5.0
-    reconcile_seconds: Annotated[float, Field(gt=0)] = 5.0
-    max_attempts: Annotated[int, Field(ge=1)] = 5
+    lease_seconds: Annotated[
+        float, Field(gt=0, le=LONGEST_LEASE_SECONDS, description="A worker that is silent for so long loses its unit.")
+    ] = 60.0
+    heartbeat_seconds: Annotated[float, Field(gt=0, description="How often a worker says that it lives.")] = 5.0
+    reconcile_seconds: Annotated[float, Field(gt=0, description="How often a worker looks for what was lost.")] = 5.0
+    max_attempts: Annotated[int, Field(ge=1, description="So many times a unit is tried.")] = 5
     device: str = Field(default="auto", description="Device of this worker: auto, cpu or cuda:<index>.")
     custom_op_libraries: Libraries = Field(
         default=(), description="ONNX Runtime custom-op libraries, for operators outside the standard domains."

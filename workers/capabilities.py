@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.broker import DATA_QUEUE
+from service.domain.scheduling import DeviceKind, queue_of
 from service.domain.settings import BackendName
 from workers.backends.protocol import Capability, LibraryState, PluginLibraries
 from workers.sandbox.measures import ADAPTER, ESSENTIAL, Measure
@@ -76,11 +77,8 @@ def capability_of(name: BackendName) -> Capability:
 
 @cache
 def device_for(name: BackendName, wanted: str) -> str:
-    """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    gpus = [each for each in capability_of(name).devices if each != "cpu"]
-    return gpus[0] if gpus else "cpu"
+    """The device that a worker told ``wanted`` runs this backend on."""
+    return capability_of(name).device(wanted)
 
 
 def sandbox_in_child() -> tuple[Measure, ...]:
@@ -121,6 +119,14 @@ def from_document(document: dict[str, Any]) -> Capability:
     )
 
 
-def queues_of(capabilities: list[Capability]) -> list[str]:
-    """The queues that a machine with these capabilities can serve."""
-    return [DATA_QUEUE, *(each.backend.value for each in capabilities if each.available)]
+def queues_of(capabilities: list[Capability], wanted: str) -> list[str]:
+    """The queues that a worker on a machine with these capabilities can serve; ``wanted``: its device, or ``auto``."""
+    queues = [DATA_QUEUE]
+    for each in capabilities:
+        if not each.available:
+            continue
+        kind = DeviceKind.of(each.device(wanted))
+        queues.append(queue_of(each.backend))
+        if kind in map(DeviceKind.of, each.devices):
+            queues.append(queue_of(each.backend, kind))
+    return queues

@@ -88,7 +88,7 @@ def _serve(queues: str | None) -> None:
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from workers.celery_app import app
 
-    chosen = queues or ",".join(queues_of(capabilities))
+    chosen = queues or ",".join(queues_of(capabilities, Settings().device))
     flags = ["--pool=prefork", "--concurrency=1", "--loglevel=INFO"]
     # liveness is in the database: the broker's own gossip and heartbeats only add traffic
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.domain.costs import CostName, Precision
 from service.domain.errors import InvalidInput, NotFound, Unavailable
+from service.domain.scheduling import DeviceKind, queue_of
 from service.domain.settings import (
     BackendName,
     Quantization,
@@ -58,6 +59,8 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     if settings.segments is not None and backend is not BackendName.ONNXRUNTIME:
         message = f"segments: {settings.segments} is for backend onnxruntime; {backend} takes none, leave it out"
         raise InvalidInput(message, field="segments")
+    if settings.device is DeviceKind.CPU and backend is BackendName.TENSORRT:
+        raise InvalidInput("device: cpu is not for backend tensorrt, which runs on GPUs; leave it out", field="device")
     _check_quantization(settings, backend)
     if settings.fallback_precision is not Precision.FP32 and subjects.model.format != ModelFormat.ONNX:
         message = (
@@ -68,7 +71,7 @@ def admit(session: Session, settings: SweepSettings, live: Sequence[WorkerRow]) 
     check_question(settings, subjects.dataset)
     _check_latency(settings.selection, subjects.model.format)
     _check_samples(settings, subjects)
-    warnings = check_workers(backend, live)
+    warnings = check_workers(backend, live, settings.device)
     return Admission(subjects, backend, warnings)
 
 
@@ -216,14 +219,20 @@ def _check_samples(settings: SweepSettings, subjects: Subjects) -> None:
         raise InvalidInput(message, field="samples")
 
 
-def check_workers(backend: BackendName, live: Sequence[WorkerRow]) -> tuple[dict[str, str], ...]:
+def check_workers(
+    backend: BackendName, live: Sequence[WorkerRow], device: DeviceKind = DeviceKind.ANY
+) -> tuple[dict[str, str], ...]:
     """Warnings where the work has to wait for a worker; raises Unavailable where those that are there can't do it."""
     offers: list[dict[str, Any]] = [worker.capabilities.get(backend.value) or {} for worker in live]
+    where = "" if device is DeviceKind.ANY else f" on {device}"
     if any(offer.get("available") for offer in offers):
+        if where and not any(queue_of(backend, device) in worker.queues for worker in live):
+            message = f"device: no worker offers {backend}{where}; leave device out, or start a worker that does"
+            raise Unavailable(message, code="device-unavailable")
         return ()
     if backend is BackendName.TENSORRT or live:
         reasons = sorted({str(offer["reason"]) for offer in offers if offer.get("reason")})
         why = f": {'; '.join(reasons)}" if reasons else " (none is running)" if not live else ""
         raise Unavailable(f"backend: no worker offers {backend}{why}", code="backend-unavailable")
-    message = f"no worker is running; the sweep starts when one that offers {backend} does"
+    message = f"no worker is running; the sweep starts when one that offers {backend}{where} does"
     return ({"code": "no-worker", "message": message},)

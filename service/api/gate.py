@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,7 +61,7 @@ class Gate:
         except QuantsieveError as error:
             await response_of(error)(scope, receive, send)
             return
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, NoConnection) as error:
             await database_problem(error)(scope, receive, send)
             return
         state["caller"] = caller

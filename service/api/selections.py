@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Body, Path, Response
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from service.api.admission import check_question, check_workers
 from service.api.deps import InServices, ProjectServices
@@ -120,7 +121,7 @@ def verify_selection(
 ) -> SelectionView:
     """Have lists measured for a selection that is predicted only; any other stays as it is."""
     with services.database.write() as session:
-        check_workers(BackendName(sweeps.get(session, sweep_id).backend), workers.able(session))
+        _check_workers(session, sweeps.get(session, sweep_id))
         row, queue = selections.verify(session, sweep_id, selection_id)
         view = SelectionView.of(row, progress.of_selection(session, row))
     if queue is not None:
@@ -179,7 +180,7 @@ def _create(services: ProjectServices, sweep_id: str, question: SelectionQuestio
         evidence = Evidence.model_validate(_evidence(sweep))
         dataset = session.get_one(DatasetRow, sweep.dataset_id)
         if question.verify:
-            check_workers(BackendName(sweep.backend), workers.able(session))
+            _check_workers(session, sweep)
     in_force = _in_force(SweepSettings.model_validate(sweep.settings), question, dataset, held_out=evidence.held_out)
     kept = KeptResults(services.whole.database, services.blobs)
     found = what_if(evidence, in_force.selection, in_force.budget, kept)
@@ -231,3 +232,9 @@ def _in_force(
         raise InvalidInput(message, field=HOLDOUT)
     selection = asked.selection_in_force.model_copy(update={"holdout": share})
     return question.model_copy(update={"selection": selection})
+
+
+def _check_workers(session: Session, sweep: SweepRow) -> None:
+    check_workers(
+        BackendName(sweep.backend), workers.able(session), SweepSettings.model_validate(sweep.settings).device
+    )

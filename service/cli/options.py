@@ -12,6 +12,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from service.domain.errors import InvalidInput
+from service.domain.scheduling import DeviceKind, Priority
 from service.domain.settings import (
     METHOD_OF,
     BackendName,
@@ -59,6 +60,8 @@ class SweepOptions:
     threshold: Annotated[
         float | None, typer.Option(help="Fall back all layers more sensitive than this, instead of a search.")
     ]
+    priority: Annotated[Priority | None, typer.Option(help="The share of the workers beside your other sweeps.")]
+    device: Annotated[DeviceKind | None, typer.Option(help="Only workers with this kind of device take it.")]
     samples: Annotated[int | None, typer.Option(help="Use only this many samples of the evaluation set.")]
     seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn.")]
     fuse_bn: Annotated[bool, typer.Option("--fuse-bn/--no-fuse-bn", help="Fold BatchNorm into its convolution first.")]
@@ -100,6 +103,8 @@ class SweepOptions:
             "selection": None if self.threshold is None else {"algorithm": "threshold", "threshold": self.threshold},
             "fuse_bn": self.fuse_bn,
             "fallback_precision": self.fallback_precision,
+            "priority": self.priority,
+            "device": self.device,
             "seed": self.seed,
             "samples": self.samples,
         }

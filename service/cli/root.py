@@ -1,5 +1,6 @@
 """The command ``quantsieve`` and its commands."""
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -11,6 +12,7 @@ from service.cli import keys, sweep
 from service.cli.convert import convert
 from service.cli.doctor import doctor
 from service.cli.gc import gc
+from service.cli.gpu_workers import GpuWorkers, gpus_of
 from service.cli.lint_qdq import lint_qdq
 from service.cli.problems import Commands, read_settings
 from service.cli.run import run
@@ -38,12 +40,19 @@ app.command()(gc)
 
 @app.command()
 def worker(
-    *, queues: Annotated[str | None, typer.Option(help="Serve only these queues, comma separated.")] = None
+    *,
+    queues: Annotated[str | None, typer.Option(help="Serve only these queues, comma separated.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="A worker for each GPU: all, or a list such as 0,1.")] = None,
 ) -> None:
     """Run a worker of the installation that QUANTSIEVE_DATABASE_URL and QUANTSIEVE_BROKER_URL name."""
     command = [sys.executable, "-P", "-m", "workers.main", *(["--queues", queues] if queues else [])]
+    environment = worker_environment(read_settings())
+    if gpus is not None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        GpuWorkers(command, gpus_of(gpus), environment).run()
+        return
     # replaced, not started: signals and the exit status are the worker's own
-    os.execve(sys.executable, command, worker_environment(read_settings()))
+    os.execve(sys.executable, command, environment)
 
 
 @app.callback(invoke_without_command=True)

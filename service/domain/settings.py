@@ -14,6 +14,7 @@ from pydantic import (
 
 from service.domain.costs import CostName, Precision
 from service.domain.layers import Frozen
+from service.domain.scheduling import DeviceKind, Priority
 
 
 class BackendName(StrEnum):
@@ -265,6 +266,11 @@ class SweepSettings(Frozen):
         description="Of the layers in mixed.onnx that are not int8 (ONNX models). Lists are verified with fp32; the "
         "file's own metric is measured beside that.",
     )
+    priority: Priority = Field(
+        default=Priority.NORMAL,
+        description="The share of the workers beside other sweeps of the project: 1, 4 or 16 parts.",
+    )
+    device: DeviceKind = Field(default=DeviceKind.ANY, description="Only workers with this kind of device take it.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     samples: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Use only this many samples, drawn by the seed."

@@ -47,7 +47,7 @@ def create(
     session.flush()
     session.refresh(row)
     waiting = model.state == ResourceState.CHECKING
-    add_units(session, [NewUnit(UnitKind.CONVERT, row.id, queue, waiting=waiting)])
+    add_units(session, [NewUnit(UnitKind.CONVERT, row.id, queue, waiting=waiting, project_id=row.project_id)])
     return row, None if waiting else queue
 
 

@@ -62,6 +62,16 @@ def of_sweep(session: Session, sweep: SweepRow) -> Progress:
     return compute(_rounds(session, sweep.id), SweepState(sweep.state), Phase(sweep.phase), _clock(session))
 
 
+def mark(session: Session, sweep_id: str) -> tuple[int, int, float] | None:
+    """What differs once the sweep or its progress has changed, for less than the progress costs; None: it is gone."""
+    mine = UnitRow.sweep_id == sweep_id
+    done = select(func.count()).where(mine, UnitRow.state == UnitState.DONE).scalar_subquery()
+    begun = select(func.sum(UnitRow.progress)).where(mine, UnitRow.state == UnitState.LEASED).scalar_subquery()
+    row = session.execute(select(SweepRow.revision, done, func.coalesce(begun, 0.0)).where(SweepRow.id == sweep_id))
+    found = row.one_or_none()
+    return None if found is None else (int(found[0]), int(found[1]), float(found[2]))
+
+
 def of_selection(session: Session, selection: SelectionRow) -> Progress | None:
     """The progress of what is measured for a selection; None where nothing ever was."""
     rounds = _rounds(session, selection.id)

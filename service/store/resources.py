@@ -45,7 +45,7 @@ def add_model(session: Session, file: NewFile) -> tuple[ModelRow, str | None]:
     found = _existing_or_add(session, existing, row)
     if found is not row:
         return found, None
-    add_units(session, [NewUnit(UnitKind.CHECK_MODEL, row.id, queue)])
+    add_units(session, [NewUnit(UnitKind.CHECK_MODEL, row.id, queue, project_id=row.project_id)])
     return row, queue
 
 
@@ -63,7 +63,7 @@ def add_dataset(
     found = _existing_or_add(session, existing, row)
     if found is not row:
         return found, None
-    add_units(session, [NewUnit(UnitKind.CHECK_DATASET, row.id, queue)])
+    add_units(session, [NewUnit(UnitKind.CHECK_DATASET, row.id, queue, project_id=row.project_id)])
     return row, queue
 
 

@@ -49,9 +49,9 @@ def verify(session: Session, sweep_id: str, selection_id: str) -> tuple[Selectio
     if row.state != SelectionState.PREDICTED:
         return row, None
     row.state = move_selection(SelectionState(row.state), SelectionState.QUEUED)
-    add_units(session, [NewUnit(UnitKind.SELECT, row.id, sweep.backend, sweep_id=sweep.id)])
+    add_units(session, [NewUnit(UnitKind.SELECT, row.id, sweep.queue, sweep_id=sweep.id)])
     session.refresh(row)
-    return row, sweep.backend
+    return row, sweep.queue
 
 
 def of_sweep(session: Session, sweep_id: str) -> list[SelectionRow]:

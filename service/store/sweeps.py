@@ -117,9 +117,9 @@ def create(session: Session, new: NewSweep) -> tuple[SweepRow, str | None]:
         return existing, None
     session.refresh(row)
     waiting = new.subjects.checking
-    unit = NewUnit(UnitKind.PREPARE, row.id, new.backend, sweep_id=row.id, waiting=waiting)
+    unit = NewUnit(UnitKind.PREPARE, row.id, row.queue, sweep_id=row.id, waiting=waiting)
     add_units(session, [unit])
-    return row, None if waiting else new.backend
+    return row, None if waiting else row.queue
 
 
 def get(session: Session, sweep_id: str) -> SweepRow:

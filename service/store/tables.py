@@ -5,6 +5,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from service.domain.scheduling import DeviceKind, queue_of
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -190,6 +192,11 @@ class SweepRow(Owned, Table):
     finished_at: Mapped[float | None]
     revision: Mapped[int] = mapped_column(default=0)
 
+    @property
+    def queue(self) -> str:
+        """The queue of its units."""
+        return queue_of(self.backend, DeviceKind(self.settings.get("device", DeviceKind.ANY)))
+
     __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012
 
 
@@ -260,14 +267,17 @@ class UnitRow(Table):
 
     ``token`` grows with each lease and fences every write of a worker whose lease is gone.
     ``cost`` is the planned share of the sweep's work, ``progress`` how much of it is done (0 to 1).
-    ``content_key`` names what was measured, whatever sweep it was for.
+    ``content_key`` names what was measured, whatever sweep it was for. ``project_id`` and ``weight`` are those of what
+    it works for, kept here so that a claim finds whose turn it is.
     ``trace``: the W3C traceparent of what queued it; None where nothing is traced.
     """
 
     __tablename__ = "work_units"
     __table_args__ = (
         UniqueConstraint("subject_id", "kind", "round", "ordinal"),
-        Index("ix_work_units_queue", "state", "queue", "created_at"),
+        Index("ix_work_units_turn", "state", "queue", "project_id", "subject_id", "created_at", "ordinal"),
+        Index("ix_work_units_project_served", "queue", "project_id", "started_at"),
+        Index("ix_work_units_subject_served", "subject_id", "started_at"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -277,6 +287,8 @@ class UnitRow(Table):
     round: Mapped[int]
     ordinal: Mapped[int]
     queue: Mapped[str]
+    project_id: Mapped[str] = mapped_column(server_default=DEFAULT_PROJECT)
+    weight: Mapped[int] = mapped_column(server_default="4")
     payload: Mapped[dict[str, Any]]
     cost: Mapped[float]
     progress: Mapped[float]

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import CursorResult, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from service import tracing
 from service.domain.errors import LeaseLost
+from service.domain.scheduling import Priority
 from service.domain.states import UnitKind, UnitState
 from service.store.clock import now
 from service.store.identifiers import Prefix, new_id
-from service.store.tables import SweepRow, UnitRow
+from service.store.tables import DEFAULT_PROJECT, SweepRow, UnitRow
+from service.store.turns import any_queued, next_in_turn
 
 OPEN_STATES = (UnitState.WAITING, UnitState.QUEUED, UnitState.LEASED)
 
@@ -43,7 +45,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class NewUnit:
-    """A unit to be queued."""
+    """A unit to be queued. ``project_id``: of what is no sweep's; a sweep's units have its project and its priority."""
 
     kind: UnitKind
     subject_id: str
@@ -54,11 +56,13 @@ class NewUnit:
     payload: dict[str, Any] | None = None
     cost: float = 0.0
     waiting: bool = False
+    project_id: str = DEFAULT_PROJECT
 
 
 def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
     """Store units as queued (or waiting); their ids. Publish a hint for each after the commit."""
     trace = tracing.current()
+    shares = _shares(session, {unit.sweep_id for unit in units if unit.sweep_id is not None})
     rows = [
         UnitRow(
             id=new_id(Prefix.UNIT),
@@ -68,6 +72,8 @@ def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
             round=unit.round,
             ordinal=unit.ordinal,
             queue=unit.queue,
+            project_id=shares[unit.sweep_id].project_id if unit.sweep_id is not None else unit.project_id,
+            weight=shares[unit.sweep_id].weight if unit.sweep_id is not None else Priority.NORMAL.weight,
             payload=unit.payload or {},
             cost=unit.cost,
             progress=0.0,
@@ -86,23 +92,26 @@ def add_units(session: Session, units: Sequence[NewUnit]) -> list[str]:
     return [row.id for row in rows]
 
 
+@dataclass(frozen=True)
+class _Share:
+    project_id: str
+    weight: int
+
+
+def _shares(session: Session, sweep_ids: set[str]) -> dict[str, _Share]:
+    """What each sweep gives its units."""
+    query = select(SweepRow.id, SweepRow.project_id, SweepRow.settings).where(SweepRow.id.in_(sweep_ids))
+    return {
+        row.id: _Share(row.project_id, Priority(row.settings.get("priority", Priority.NORMAL)).weight)
+        for row in session.execute(query)
+    }
+
+
 def claim(session: Session, queue: str, *, owner: str, lease_seconds: float) -> Lease | None:
-    """Lease the next queued unit of a queue, or None. Sweeps that hold fewer leases go first, so that none starves."""
-    other = aliased(UnitRow)
-    held = (
-        select(func.count(other.id))
-        .where(other.sweep_id == UnitRow.sweep_id, other.state == UnitState.LEASED)
-        .correlate(UnitRow)
-        .scalar_subquery()
-    )
-    candidates = (
-        select(UnitRow.id)
-        .where(UnitRow.state == UnitState.QUEUED, UnitRow.queue == queue)
-        .order_by(held, UnitRow.created_at, UnitRow.ordinal)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=UnitRow)
-    )
-    unit_id = session.scalar(candidates)
+    """Lease the unit of a queue whose turn it is (service/store/turns.py), or None."""
+    unit_id = session.scalar(next_in_turn(queue))
+    if unit_id is None:  # another claim holds the last unit of whose turn it is: any other is better than none
+        unit_id = session.scalar(any_queued(queue))
     if unit_id is None:
         return None
     changed = session.execute(
@@ -246,6 +255,12 @@ def units_of(session: Session, subject_id: str, kind: UnitKind, *, round_: int |
     if round_ is not None:
         query = query.where(UnitRow.round == round_)
     return list(session.scalars(query.order_by(UnitRow.round, UnitRow.ordinal)))
+
+
+def count_done(session: Session, subject_id: str, kind: UnitKind) -> int:
+    """How many units of one kind of a sweep or a selection are done."""
+    mine = (UnitRow.subject_id == subject_id, UnitRow.kind == kind, UnitRow.state == UnitState.DONE)
+    return session.scalar(select(func.count()).where(*mine)) or 0
 
 
 def is_held(session: Session, subject_id: str) -> bool:

@@ -16,6 +16,7 @@ from workers.capabilities import (
     from_document,
     probe,
     probe_in_child,
+    queues_of,
     to_document,
 )
 from workers.models.onnx_libraries import content_of
@@ -59,6 +60,23 @@ def test_a_child_that_is_asked_reads_the_setting(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("QUANTSIEVE_CUSTOM_OP_LIBRARIES", str(tmp_path / "nowhere.so"))
     (found,) = onnxruntime_of(probe_in_child()).libraries
     assert found.reason == "it cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "queues"),
+    [
+        ("auto", ["data", "torch", "torch-cuda", "onnxruntime", "onnxruntime-cpu"]),
+        ("cpu", ["data", "torch", "torch-cpu", "onnxruntime", "onnxruntime-cpu"]),
+        ("cuda:0", ["data", "torch", "torch-cuda", "onnxruntime"]),
+    ],
+)
+def test_a_worker_serves_the_queues_of_its_device(wanted: str, queues: list[str]) -> None:
+    capabilities = [
+        Capability(BackendName.TORCH, True, ("cpu", "cuda:0"), {}),
+        Capability(BackendName.ONNXRUNTIME, True, ("cpu",), {}),
+        Capability(BackendName.TENSORRT, False, (), {}, "it is not installed"),
+    ]
+    assert queues_of(capabilities, wanted) == queues
 
 
 def test_a_capability_is_the_same_after_its_journey_as_json() -> None:

@@ -85,6 +85,12 @@ class Capability:
     libraries: tuple[LibraryState, ...] = ()
     providers: tuple[str, ...] = ()
 
+    def device(self, wanted: str) -> str:
+        """The device that a worker told ``auto`` runs this backend on: the first GPU, else the CPU."""
+        if wanted != "auto":
+            return wanted
+        return next((each for each in self.devices if each != "cpu"), "cpu")
+
 
 @dataclass(frozen=True)
 class ModelFacts:

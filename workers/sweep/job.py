@@ -91,7 +91,7 @@ class Job:
 
     @property
     def backend(self) -> str:
-        """The backend's name, which is its queue's too."""
+        """The backend's name."""
         return self.sweep.backend
 
     @property

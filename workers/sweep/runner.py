@@ -96,7 +96,7 @@ def _run_phase(context: WorkerContext, held: HeldLease) -> None:
     outcome = PHASES[held.lease.kind](job)
     queued = _commit(context, held.lease, job, outcome)
     if queued:
-        context.hints.publish(job.backend, queued)
+        context.hints.publish(job.sweep.queue, queued)
 
 
 def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) -> int:

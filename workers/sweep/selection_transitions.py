@@ -19,7 +19,7 @@ def advance_selection(session: Session, sweep: SweepRow, selection: SelectionRow
         case Measured():
             if still_open(session, selection.id, UnitKind.VERIFY):
                 return 0
-            return _queue(session, sweep, selection, [NewUnit(UnitKind.SELECT, selection.id, sweep.backend)])
+            return _queue(session, sweep, selection, [NewUnit(UnitKind.SELECT, selection.id, sweep.queue)])
         case NextRound():
             _start(selection)
             selection.round += 1

@@ -29,12 +29,21 @@ def refresh(job: Job, outcome: Outcome) -> Table | None:
         return make(job, Measurements(), probe_sums(job, {job.lease.ordinal: outcome.sums}), {})
     probes = probe_sums(job) if job.settings.method.probes else NOT_PROBED
     if isinstance(outcome, Measured) and outcome.kind is UnitKind.MEASURE:
+        if not _grown(job):
+            return None
         return make(job, measurements(job, outcome.result), probes, {})
     if isinstance(outcome, NextRound | Decided):
         done = measurements(job)
         if job.settings.method is not SweepMethod.EXACT or job.plan.shards_in_table < done.units:
             return make(job, done, probes, outcome.stopped)
     return None
+
+
+def _grown(job: Job) -> bool:
+    """Whether a tenth more is measured than the table holds: it is made of all shards, too many to read each time."""
+    with job.context.database.read() as session:
+        done = units.count_done(session, job.lease.subject_id, UnitKind.MEASURE)
+    return done + 1 >= job.plan.shards_in_table + max(1, job.plan.shards_in_table // 10)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             if kind is UnitKind.MEASURE:
                 sweep.warnings = [*sweep.warnings, *_reused(session, sweep.id)]
             return _queue(
-                session, sweep, Phase.SELECT, [NewUnit(UnitKind.SELECT, sweep.id, sweep.backend, round=sweep.round)]
+                session, sweep, Phase.SELECT, [NewUnit(UnitKind.SELECT, sweep.id, sweep.queue, round=sweep.round)]
             )
         case NextRound():
             return _next_round(session, sweep, outcome)
@@ -76,7 +76,7 @@ def advance(session: Session, sweep: SweepRow, outcome: Outcome) -> int:
             sweep.decision = outcome.decision.model_dump(mode="json")
             if outcome.evidence is not None:
                 sweep.evidence = outcome.evidence.model_dump(mode="json")
-            return _queue(session, sweep, Phase.REPORT, [NewUnit(UnitKind.REPORT, sweep.id, sweep.backend)])
+            return _queue(session, sweep, Phase.REPORT, [NewUnit(UnitKind.REPORT, sweep.id, sweep.queue)])
         case Reported():
             end_sweep(session, sweep, SweepState.SUCCEEDED)
             return 0
@@ -98,7 +98,7 @@ def _prepared(session: Session, sweep: SweepRow, outcome: Prepared) -> int:
 
 def _last_calibration(sweep: SweepRow) -> NewUnit:
     """What is left when all is counted, or nothing had to be: it takes next to no samples, so that it has no cost."""
-    return NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.backend, round=MERGE_ROUND)
+    return NewUnit(UnitKind.CALIBRATE, sweep.id, sweep.queue, round=MERGE_ROUND)
 
 
 def _calibrated(session: Session, sweep: SweepRow, outcome: Calibrated) -> int:
@@ -136,7 +136,7 @@ def _shard_units(
         NewUnit(
             kind,
             sweep.id,
-            sweep.backend,
+            sweep.queue,
             ordinal=ordinal,
             payload=dict(shard),
             cost=float(evaluations * (shard["stop"] - shard["start"])),
@@ -162,7 +162,7 @@ def _unit(sweep: SweepRow, kind: UnitKind, variants: Sequence[str], *, ordinal: 
     return NewUnit(
         kind,
         sweep.id,
-        sweep.backend,
+        sweep.queue,
         round=round_,
         ordinal=ordinal,
         payload={**shard, "variants": list(variants)},

@@ -79,13 +79,13 @@ class Service:
         body["dataset"] = body.get("dataset") or self.dataset()
         return self.http.post("/v1/sweeps", json=body)
 
-    def worker(self, **available: bool) -> None:
+    def worker(self, *, queues: tuple[str, ...] = ("data",), **available: bool) -> None:
         capabilities = {
             name.value: {"backend": name, "available": available.get(name.value, False), "reason": f"no {name} here"}
             for name in BackendName
         }
         with self.database.write() as session:
-            workers.beat(session, Heartbeat("host:1", "host", 1, ["data"], capabilities, {"quantsieve": "0"}))
+            workers.beat(session, Heartbeat("host:1", "host", 1, list(queues), capabilities, {"quantsieve": "0"}))
 
     def set_row(self, table: type, row_id: str, **values: object) -> None:
         with self.database.write() as session:

@@ -42,6 +42,20 @@ def test_the_backend_follows_the_format(service):
     assert_problem(service.sweep(backend="torch"), 422, "backend-format-mismatch", "onnxruntime or tensorrt can")
 
 
+def test_a_sweep_that_asks_for_a_device_goes_to_the_workers_that_have_it(service):
+    service.worker(queues=("data", "onnxruntime", "onnxruntime-cpu"), onnxruntime=True)
+    refused = service.sweep(device="cuda")
+    assert_problem(refused, 503, "device-unavailable", "device: no worker offers onnxruntime on cuda")
+    taken = service.sweep(device="cpu")
+    assert taken.status_code == 202
+    assert service.hints.published[-1] == "onnxruntime-cpu"
+    with service.database.read() as session:
+        unit = session.query(UnitRow).filter_by(subject_id=taken.json()["id"]).one()
+    assert unit.queue == "onnxruntime-cpu"
+    on_tensorrt = service.sweep(backend="tensorrt", device="cpu")
+    assert_problem(on_tensorrt, 422, "invalid-input", "device: cpu is not for backend tensorrt")
+
+
 def test_segments_are_for_the_backend_that_cuts_the_graph(service):
     model = service.http.post("/v1/models?name=net", content=pt2_bytes()).json()["id"]
     refused = service.sweep(model=model, segments=2)

@@ -10,6 +10,7 @@ from sqlalchemy import JSON, MetaData, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
+from service.domain.scheduling import Priority
 from service.domain.states import UnitKind
 from service.store import audit, projects
 from service.store.database import Database, migrations_folder
@@ -160,6 +161,21 @@ def test_every_revision_goes_back_and_forward_with_a_row_in_every_table(database
                 kept = [(each[name][0][column]) for each in (before, back, again)]
                 assert kept == [kept[0]] * 3, f"{newer}: {name}.{column}"
         step(database, command.downgrade, older)
+
+
+def test_units_learn_whose_they_are(database: Database, rows: Rows):
+    sweep_id, model_id = rows.sweep(), rows.model("c")
+    with database.write() as session:
+        projects.create(session, ProjectRow(id="other"))
+        session.get_one(SweepRow, sweep_id).project_id = "other"
+    move_to(database, "0006")
+    move_to(database, "head")
+    with database.read() as session:
+        found = {row.subject_id: (row.project_id, row.weight) for row in session.query(UnitRow)}
+    assert found[sweep_id] == ("other", Priority.NORMAL.weight)
+    assert found[model_id] == ("default", Priority.NORMAL.weight)
+    with database.write() as session:
+        session.get_one(SweepRow, sweep_id).project_id = "default"
 
 
 def test_migrating_twice_changes_nothing(database: Database):

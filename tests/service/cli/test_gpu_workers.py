@@ -1,0 +1,77 @@
+"""A worker for each GPU, with a program in the place of nvidia-smi, and one in the place of the worker."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli.gpu_workers import gpus_of
+from service.domain.errors import InvalidInput
+from tests.service.cli.test_serve import eventually, is_alive
+
+WORKER = """
+import os, pathlib, signal, sys, time
+def end(number, frame):
+    folder.joinpath(f"{gpu}.ended").write_text(str(number)); sys.exit(0)
+folder, gpu = pathlib.Path(sys.argv[1]), os.environ["CUDA_VISIBLE_DEVICES"]
+signal.signal(signal.SIGTERM, end)
+folder.joinpath(f"{gpu}.{os.getpid()}").write_text(os.environ["QUANTSIEVE_DEVICE"])
+time.sleep(60)
+"""
+SUPERVISOR = """
+import os, sys
+from service.cli.gpu_workers import GpuWorkers, gpus_of
+GpuWorkers([sys.executable, "-c", sys.argv[1], sys.argv[2]], gpus_of("all"), os.environ).run()
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 0\necho 1\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_what_is_asked_for_must_be_there(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpus_of("all") == ["0", "1"]
+    assert gpus_of("1") == ["1"]
+    for wrong in ("2", "0,0", "", "0;1"):
+        with pytest.raises(InvalidInput, match="give all, or each once of 0,1"):
+            gpus_of(wrong)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpus_of("all") == ["1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InvalidInput, match="no GPU on this machine"):
+        gpus_of("all")
+
+
+def test_each_gpu_has_a_worker_that_is_started_again_and_ends_with_the_others(two_gpus: None, tmp_path: Path) -> None:
+    def started(gpu: int) -> list[Path]:
+        return [each for each in tmp_path.glob(f"{gpu}.*") if each.suffix[1:].isdigit()]
+
+    def pids(gpu: int) -> list[int]:
+        return [int(each.suffix[1:]) for each in started(gpu)]
+
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, WORKER, str(tmp_path)])
+    try:
+        assert eventually(lambda: len(pids(0)) == len(pids(1)) == 1)
+        assert eventually(lambda: started(0)[0].read_text() == "cuda:0")
+        os.kill(pids(0)[0], signal.SIGKILL)
+        assert eventually(lambda: len(pids(0)) == 2)
+        assert len(pids(1)) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert {each.name for each in tmp_path.glob("*.ended")} == {"0.ended", "1.ended"}
+        assert not any(is_alive(each) for each in pids(0) + pids(1))
+    finally:
+        process.kill()
+        process.wait()
+        for each in pids(0) + pids(1):
+            if is_alive(each):
+                os.kill(each, signal.SIGKILL)
