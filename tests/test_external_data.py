@@ -10,7 +10,7 @@ import pytest
 from tests.live_service import LiveService, live_service
 from tests.service.api.files import zip_bytes
 from tests.small_network import network, npz, weight_data
-from workers.models.onnx_archive import FOLDER_PREFIX
+from workers.models.private_folder import FOLDER_PREFIX
 
 PLAIN = network()
 MOVED_OUT = network(external="weights/all.bin").SerializeToString()

@@ -117,7 +117,9 @@ def test_where_keys_are_required_the_key_of_the_machine_opens_nothing(settings: 
 
 
 @pytest.mark.parametrize(
-    ("allow_pt2", "taken_from"), [(None, {"admin"}), (True, {"submit", "admin"}), (False, set())], ids=str
+    ("allow_pt2", "taken_from"),
+    [(None, {"admin"}), (True, {"submit", "admin"}), (False, set())],
+    ids=["by scope", "all", "none"],
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_where_keys_are_required_archives_that_run_code_want_an_admin(
