@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from amqp.exceptions import ChannelError
 from celery import Celery
 
 from service import tracing
@@ -77,6 +78,18 @@ class Hints:
             log.warning("the broker took no hint for queue %s: %s", queue, error)
             return False
         return True
+
+    def waiting(self, queue: str) -> int:
+        """How many hints the broker holds that no worker has taken; 0 where it does not say."""
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
+                return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+        except ChannelError:  # it knows no such queue: nothing was ever published there, or all was taken
+            return 0
+        except Exception as error:  # as below: any transport's own errors
+            log.warning("the broker does not say how many hints queue %s holds: %s", queue, error)
+            return 0
 
     def answers(self) -> bool:
         """Whether the broker takes a connection now."""

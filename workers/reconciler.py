@@ -5,6 +5,7 @@ Any number may run at once; each step is a conditional change of a row.
 
 import logging
 import threading
+from collections import Counter
 
 from sqlalchemy import ColumnElement, Select, select
 
@@ -35,8 +36,9 @@ def reconcile(context: WorkerContext) -> None:
         _cancel(context, sweep_id, subject_id)
     with context.database.write() as session:
         stale = lost_units.stale_hints(session, older_than=HINT_AGE_SECONDS)
-    for _, queue in stale:
-        context.hints.publish(queue)
+    for queue, units in Counter(queue for _, queue in stale).items():
+        # units that only wait for their turn have hints that nobody took yet: more would fill the broker
+        context.hints.publish(queue, max(0, units - context.hints.waiting(queue)))
 
 
 def collect(context: WorkerContext) -> None:

@@ -48,6 +48,16 @@ def test_a_hint_that_was_lost_is_published_again_and_a_fresh_one_is_not(installa
     assert installation.hints() == []
 
 
+def test_units_that_wait_for_their_turn_are_not_hinted_at_again(installation: Installation) -> None:
+    for scale in (1.0, 2.0, 3.0):
+        installation.dataset(scale=scale)
+    for _ in range(4):
+        age_hints(installation, HINT_AGE_SECONDS + 1)
+        reconcile(installation.context)
+        assert installation.context.hints.waiting("data") == 3
+    assert installation.hints() == ["data"] * 3
+
+
 def test_a_unit_that_loses_every_worker_fails_its_sweep_and_says_so(installation: Installation) -> None:
     sweep_id = installation.sweep()
     for _ in range(3):  # the first shard is first in the queue each time
