@@ -54,6 +54,7 @@ class LiveService:
     database: Database
     blobs: FolderBlobStore
     temporary: Path
+    key: str
     patience: float = 60
 
     def upload(self, noun: str, content: bytes, **query: str) -> httpx.Response:
@@ -126,5 +127,7 @@ def live_service(folder: Path, *, with_worker: bool = True, **asked: Any) -> Ite
             httpx.Client(base_url=server.url, timeout=30, headers=bearer(server)) as http,
         ):
             database = Database(server.settings.resolved_database_url)
-            yield LiveService(http, database, FolderBlobStore(server.settings.data_dir / "blobs"), temporary)
+            yield LiveService(
+                http, database, FolderBlobStore(server.settings.data_dir / "blobs"), temporary, server.key or ""
+            )
             database.close()

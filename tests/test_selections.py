@@ -45,7 +45,7 @@ def sweep_id(service: LiveService) -> str:
 
 def test_an_estimate_becomes_a_decision(service: LiveService, sweep_id: str) -> None:
     before = service.http.get(f"/v1/sweeps/{sweep_id}").json()
-    with Client(str(service.http.base_url)) as client:
+    with Client(str(service.http.base_url), key=service.key) as client:
         asked = client.select(
             sweep_id,
             SelectionQuestion(
@@ -68,7 +68,8 @@ def test_an_estimate_becomes_a_decision(service: LiveService, sweep_id: str) -> 
     assert (row["state"], row["answer"], row["floating"]) == ("done", "verified", len(found["fallback"]))
 
 
-def test_the_command_line_asks_and_waits(service: LiveService, sweep_id: str) -> None:
+def test_the_command_line_asks_and_waits(service: LiveService, sweep_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTSIEVE_KEY", service.key)
     command = ["sweep", "select", sweep_id, "--max-drop", "0.06", "--never-int8", "*stem*", "--verify"]
     refused = CliRunner().invoke(app, [*command, "--url", str(service.http.base_url)])
     assert refused.exit_code == 2

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.installation import Installation
 from workers.models.private_folder import FOLDER_PREFIX, private_folder, remove_stale
 
 
@@ -36,22 +35,3 @@ def test_a_folder_is_in_use_as_long_as_its_block_lasts(temporary: Path) -> None:
     with private_folder() as mine:
         remove_stale(temporary, older_than=-1)
         assert list(temporary.iterdir()) == [mine]
-
-
-def test_every_temporary_folder_of_a_sweep_is_of_those_that_are_removed(
-    installation: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
-    original = tempfile.mkdtemp
-
-    def noting(suffix: str | None = None, prefix: str | None = None, dir: str | None = None) -> str:
-        path: str = original(suffix, prefix, dir)
-        made.append(path)
-        return path
-
-    monkeypatch.setattr(tempfile, "mkdtemp", noting)
-    installation.sweep(budget={"max_drop": 0.5})
-    installation.run_until()
-    assert made
-    # the exporter's own folder lies inside one of ours
-    assert all(FOLDER_PREFIX in path for path in made)
