@@ -1,9 +1,11 @@
 """Whole sweeps, from upload to report, each with a database and files of its own: what they cost and what they find."""
 
+import contextlib
 import io
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ from benchmarks.networks import Network, batches_of
 from service.domain.settings import BackendName
 from service.domain.states import UnitKind
 from service.store import sweeps
+from tests.workers.in_process import InProcess
 from tests.workers.installation import Installation
+from workers import context
+from workers.sandboxed import OPENINGS
 from workers.sweep.runner import run_unit
 
 COUNTED = (UnitKind.PROBE, UnitKind.SCOUT, UnitKind.MEASURE, UnitKind.SELECT, UnitKind.VERIFY)
@@ -39,7 +44,7 @@ def sweep(model: Path, arrays: Mapping[str, Any], calibration: bytes, **settings
     """One sweep by the torch backend. Its cost is that of all units but preparing, calibrating and the report."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, unconfined(Path(folder)):
         installation = Installation.at(Path(folder))
         installation.context.database.migrate()
         sweep_id = installation.sweep(
@@ -63,6 +68,18 @@ def sweep(model: Path, arrays: Mapping[str, Any], calibration: bytes, **settings
         with installation.context.database.read() as session:
             layers = [each.model_dump(mode="json") for each in sweeps.layers(session, row)]
         return Swept(seconds, layers, row.decision)
+
+
+@contextmanager
+def unconfined(folder: Path) -> Iterator[None]:
+    """What sandboxes do happens in this process, so that its clock sees it; they write their files to ``folder``."""
+    confined = context.sandbox
+    context.sandbox = lambda policy: InProcess(policy, tuple(OPENINGS))  # type: ignore[assignment,return-value]
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        context.sandbox = confined
 
 
 def evaluation(network: Network, inputs: Any) -> float:
