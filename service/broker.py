@@ -87,7 +87,7 @@ class Hints:
                 return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
         except ChannelError:  # it knows no such queue: nothing was ever published there, or all was taken
             return 0
-        except Exception as error:  # as below: any transport's own errors
+        except Exception as error:  # as above: any transport's own errors
             log.warning("the broker does not say how many hints queue %s holds: %s", queue, error)
             return 0
 

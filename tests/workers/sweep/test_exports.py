@@ -38,6 +38,14 @@ def test_an_onnx_model_leaves_the_files_of_tools_that_take_onnx(installation: In
     assert b"'first'" in found["polygraphy_script.py"]
 
 
+def test_fallback_layers_have_the_precision_that_the_sweep_was_asked_for(installation: Installation) -> None:
+    sweep_id = installation.sweep(budget={"max_drop": 100.0}, exclude=["first"], fallback_precision="fp16")
+    installation.run_until()
+    found = artifacts(installation, sweep_id)
+    assert b"--layerPrecisions=first:fp16" in found["trtexec.txt"]
+    assert b"trt.float16" in found["polygraphy_script.py"]
+
+
 def test_weights_by_tensor_are_so_in_the_files_too(installation: Installation) -> None:
     sweep_id = installation.sweep(budget={"max_drop": 100.0}, weights="per_tensor")
     installation.run_until()
