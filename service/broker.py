@@ -1,11 +1,14 @@
 """The broker: where hints that there is work are published. A lost hint costs time, never work."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from amqp.exceptions import ChannelError
 from celery import Celery
+from kombu.connection import Connection
 
 from service import tracing
 from service.settings import Settings
@@ -82,9 +85,9 @@ class Hints:
     def waiting(self, queue: str) -> int:
         """How many hints the broker holds that no worker has taken; 0 where it does not say."""
         try:
-            with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
-                return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+            with self._connected() as connection:
+                channel: Any = connection.default_channel
+                return int(channel.queue_declare(queue=queue, passive=True).message_count)
         except ChannelError:  # it knows no such queue: nothing was ever published there, or all was taken
             return 0
         except Exception as error:  # as above: any transport's own errors
@@ -94,9 +97,14 @@ class Hints:
     def answers(self) -> bool:
         """Whether the broker takes a connection now."""
         try:
-            with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
+            with self._connected():
+                return True
         except Exception as error:  # as above: any transport's own errors
             log.warning("the broker does not answer: %s", error)
             return False
-        return True
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
+            yield connection

@@ -125,7 +125,7 @@ class Client:
                         fields = {}
         except httpx.TransportError as error:
             if not connected:
-                raise ApiProblem(503, "no-connection", f"no answer from {self._http.base_url}: {error}") from error
+                raise self._unreachable(error) from error
 
     def wait(
         self, sweep_id: str, on_progress: Callable[[Document], None] | None = None, *, timeout: float | None = None
@@ -230,12 +230,14 @@ class Client:
         document: Document = self._send(method, url, **arguments).json()
         return document
 
+    def _unreachable(self, error: httpx.TransportError) -> ApiProblem:
+        return ApiProblem(503, "no-connection", f"no answer from {self._http.base_url}: {error}")
+
     def _send(self, method: str, url: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._http.request(method, url, **arguments)
         except httpx.TransportError as error:
-            detail = f"no answer from {self._http.base_url}: {error}"
-            raise ApiProblem(503, "no-connection", detail) from error
+            raise self._unreachable(error) from error
         if response.is_error:
             raise _problem(response)
         return response

@@ -40,7 +40,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QUANTSIEVE_", frozen=True)
 
-    data_dir: Path = Field(default_factory=_default_data_dir, description="Folder of the embedded database and files.")
+    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        default_factory=_default_data_dir, description="Folder of the embedded database and files."
+    )
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")
     broker_url: str | None = Field(default=None, description="Celery broker URL; default: a folder in data_dir.")
     blob_url: str | None = Field(
@@ -167,7 +169,7 @@ class Settings(BaseSettings):
     @property
     def key_file(self) -> Path:
         """Where the key of an API on a loopback address lies, for its owner alone."""
-        return self.data_dir.expanduser() / "key"
+        return self.data_dir / "key"
 
     @property
     def limits(self) -> Limits:

@@ -88,8 +88,8 @@ def current() -> str | None:
     return carrier.get(HEADER)
 
 
-def _context(parent: str | None) -> Any:
-    return TraceContextTextMapPropagator().extract({HEADER: parent or ""})
+def _context(parent: str) -> Any:
+    return TraceContextTextMapPropagator().extract({HEADER: parent})
 
 
 def _named(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def running_url(settings: Settings) -> str | None:
     configured = os.environ.get(URL_VARIABLE)
     if configured:
         return configured.rstrip("/")
-    running = running_server(settings.data_dir.expanduser())
+    running = running_server(settings.data_dir)
     return running.url if running is not None else None
 
 
@@ -71,7 +71,7 @@ def _local_key(url: str, settings: Settings) -> str | None:
 
     Whatever else listens at the URL, perhaps another user's, shall not be told the key.
     """
-    running = running_server(settings.data_dir.expanduser())
+    running = running_server(settings.data_dir)
     if running is None or running.url is None or _place(url) != _place(running.url):
         return None
     try:

@@ -15,9 +15,9 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import __version__
+from service.cli.installed import opened_database
 from service.cli.problems import read_settings, stderr, stdout
-from service.domain.errors import InvalidInput, QuantsieveError, first_line
-from service.domain.protocol import Spoken, skew
+from service.domain.errors import QuantsieveError, first_line
 from service.domain.settings import BackendName
 from service.domain.storage import S3Location
 from service.embedded.broker import broker_options
@@ -165,25 +165,19 @@ def _versions(database: Database) -> list[Finding]:
         if refused is not None:
             return [("versions", False, refused)]
         with database.read() as session:
-            spoken, live = installation.installed(session), workers.live(session)
+            live = workers.judged(session)
     except SQLAlchemyError:
         return [("versions", True, f"{fits}; the database has no schema yet")]
     found = [("versions", True, fits)]
-    for row in live:
-        refused = skew(Spoken.of_versions(row.versions), spoken)
+    for row, refused in live:
         found.append((f"worker {row.id}", refused is None, refused or f"on {row.host}, process id {row.pid}"))
     return found
 
 
 def _named_files(settings: Settings) -> None:
     """Each file that is named and not there; status 1 where there is one, as in a backup that is not whole."""
-    database = Database(settings.resolved_database_url)
-    try:
+    with opened_database(settings) as database:
         missing = leftovers.missing(database, open_blobs(settings))
-    except SQLAlchemyError as error:
-        raise InvalidInput(f"database_url: {first_line(error)}", field="database_url") from None
-    finally:
-        database.close()
     for each in missing:
         typer.echo(each)
     if missing:
@@ -211,7 +205,7 @@ def _files(settings: Settings) -> Finding:
 
 
 def _disk(settings: Settings) -> list[Finding]:
-    folder = settings.data_dir.expanduser().absolute()
+    folder = settings.data_dir.absolute()
     existing = next(each for each in (folder, *folder.parents) if each.is_dir())
     free = shutil.disk_usage(existing).free
     writable = os.access(existing, os.W_OK)

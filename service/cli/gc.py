@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 
+from service.cli.installed import opened_database
 from service.cli.problems import read_settings
-from service.domain.errors import InvalidInput, first_line
+from service.domain.errors import InvalidInput
 from service.settings import Settings
-from service.store import leftovers, retention
+from service.store import installation, leftovers, retention
 from service.store.blobs import BlobStore
 from service.store.database import Database
 from service.store.open_blobs import open_blobs
@@ -25,13 +25,11 @@ def gc(
     Files of the last hour stay: one that comes in now is named only when it is whole.
     """
     settings = read_settings()
-    database, blobs = Database(settings.resolved_database_url), open_blobs(settings)
-    try:
-        (_show if dry_run else _collect)(settings, database, blobs)
-    except SQLAlchemyError as error:
-        raise InvalidInput(f"database_url: {first_line(error)}", field="database_url") from None
-    finally:
-        database.close()
+    with opened_database(settings) as database:
+        # a release that does not know all tables does not know all files that are named
+        if (refused := installation.refusal(database)) is not None:
+            raise InvalidInput(refused, field="database_url", code="version-skew")
+        (_show if dry_run else _collect)(settings, database, open_blobs(settings))
 
 
 def _show(settings: Settings, database: Database, blobs: BlobStore) -> None:

@@ -72,6 +72,9 @@ class GpuWorkers:
             each.wait()
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        if self._stopping.is_set():  # a second one, to end at once: the loop passes on no more
+            for each in self._workers:
+                each.signal(number)
         # the loop passes it on: here a process may just be starting that is not known yet
         self._signal = signal.Signals(number)
         self._stopping.set()

@@ -11,17 +11,17 @@ from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.cli.installed import opened_database
 from service.cli.problems import Commands, read_settings, stderr, stdout
 from service.domain.api_keys import KeyScope
 from service.domain.errors import InvalidInput
 from service.settings import Settings
 from service.store import audit, keys
-from service.store.database import Database
 from service.store.identifiers import Prefix, new_id
 from service.store.keys import NewKey, Pepper
+from service.store.retention import DAY_SECONDS
 from service.store.tables import DEFAULT_PROJECT, KeyRow
 
-DAY_SECONDS = 86_400.0
 ACTOR = "command-line"
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="The API keys of the installation that the settings name.")
@@ -77,13 +77,10 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id, su
 
 @contextmanager
 def _writing(settings: Settings) -> Iterator[Session]:
-    database = Database(settings.resolved_database_url)
-    try:
+    with opened_database(settings) as database:
         database.migrate()
         with database.write() as session:
             yield session
-    finally:
-        database.close()
 
 
 def _record(session: Session, action: str, row: KeyRow, outcome: int) -> None:

@@ -18,6 +18,7 @@ from service.cli.problems import Commands, read_settings
 from service.cli.run import run
 from service.cli.serve import api, serve
 from service.embedded.server import worker_environment
+from service.logs import log_to_stderr
 
 app = typer.Typer(
     name="quantsieve",
@@ -46,9 +47,10 @@ def worker(
 ) -> None:
     """Run a worker of the installation that QUANTSIEVE_DATABASE_URL and QUANTSIEVE_BROKER_URL name."""
     command = [sys.executable, "-P", "-m", "workers.main", *(["--queues", queues] if queues else [])]
-    environment = worker_environment(read_settings())
+    settings = read_settings()
+    environment = worker_environment(settings)
     if gpus is not None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        log_to_stderr(settings.log_format, logging.INFO)
         GpuWorkers(command, gpus_of(gpus), environment).run()
         return
     # replaced, not started: signals and the exit status are the worker's own

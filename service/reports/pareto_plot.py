@@ -38,11 +38,12 @@ class ParetoPlot:
             f"{counted(sum(not each.control for each in self.pareto.drawn), 'list')} as measured on {samples}; "
             "the tables hold the numbers"
         )
+        placed = self._placed()
         parts = [*self._grid(), *self._budget(), self._curve()]
-        parts += [self._callout(x, each) for x, each in self._placed() if each.chosen]
-        parts += [self._point(x, each) for x, each in self._placed()]
+        parts += [self._callout(x, each) for x, each in placed if each.chosen]
+        parts += [self._point(x, each) for x, each in placed]
         # labels last, so that no whisker crosses them
-        parts += [self._label(x, each) for x, each in self._placed() if each.name and not each.chosen]
+        parts += [self._label(x, each) for x, each in placed if each.name and not each.chosen]
         return drawing("pareto", title, *parts, width=WIDTH, height=HEIGHT)
 
     def _grid(self) -> list[Markup]:

@@ -11,7 +11,8 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
 from alembic import command
@@ -19,6 +20,8 @@ from service.domain.errors import InvalidInput, first_line
 from service.domain.tenant import Tenant
 from service.store.tenancy import open_session
 
+AWAY = (OperationalError, InterfaceError, NoConnection)
+"""What a database that does not answer raises; the last: all of the pool's connections are in use for too long."""
 SQLITE_BUSY_MS = 30_000
 POSTGRESQL_DISK_FULL = "53100"
 IDLE_IN_TRANSACTION_MS = 30_000

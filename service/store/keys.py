@@ -55,7 +55,7 @@ class Pepper:
         """The installation's; made and kept in data_dir/pepper where no setting has one. Raises InvalidInput."""
         if settings.key_pepper is not None:
             return cls(settings.key_pepper.get_secret_value())
-        return cls(private_text(settings.data_dir.expanduser() / "pepper", lambda: secrets.token_hex(32)))
+        return cls(private_text(settings.data_dir / "pepper", lambda: secrets.token_hex(32)))
 
     def digest(self, text: str) -> str:
         """The HMAC-SHA256 of a key's text, in hexadecimal."""

@@ -3,19 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, union_all
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.domain.states import UnitState
 from service.store import workers
 from service.store.clock import now
+from service.store.quotas import every_file
 from service.store.tables import (
-    ArtifactRow,
-    CalibrationRow,
-    ConversionFileRow,
-    ConversionRow,
-    DatasetRow,
-    ModelRow,
     SweepRow,
     UnitRow,
 )
@@ -67,7 +62,8 @@ class Measures:
 
 def measure(session: Session) -> Measures:
     """Read it all, by a handful of statements over whole tables."""
-    live, able = workers.live(session), workers.able(session)
+    live = workers.judged(session)
+    able = [row for row, refused in live if refused is None]
     offers = [name for row in able for name, offer in row.capabilities.items() if offer.get("available")]
     return Measures(
         units=_units(session),
@@ -113,12 +109,7 @@ def _durations(session: Session) -> tuple[Duration, ...]:
 
 
 def _stored_bytes(session: Session) -> dict[str, int]:
-    uploads = [select(each.project_id, each.size) for each in (ModelRow, DatasetRow, CalibrationRow)]
-    of_sweeps = select(SweepRow.project_id, ArtifactRow.size).join(SweepRow, SweepRow.id == ArtifactRow.sweep_id)
-    of_conversions = select(ConversionRow.project_id, ConversionFileRow.size).join(
-        ConversionRow, ConversionRow.id == ConversionFileRow.conversion_id
-    )
-    every = union_all(*uploads, of_sweeps, of_conversions).subquery()
+    every = every_file()
     total = func.sum(every.c.size)
     rows = select(every.c.project_id, total).group_by(every.c.project_id).order_by(total.desc(), every.c.project_id)
     found = [(project, int(size)) for project, size in session.execute(rows).tuples()]

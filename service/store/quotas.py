@@ -1,10 +1,10 @@
 """Whether a project may have more: more work that waits, more files. Sessions of no project have no quota."""
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Subquery, func, select, union_all
+from sqlalchemy.orm import Session
 
 from service.domain.errors import QuotaExceeded
-from service.domain.states import ConversionState, SweepState
+from service.domain.states import TERMINAL_SWEEP_STATES, ConversionState
 from service.domain.tenant import Limits
 from service.store import projects
 from service.store.blobs import Blob
@@ -28,8 +28,7 @@ def check_sweeps(session: Session) -> None:
     limits = _locked(session)
     if limits is None:
         return
-    ended = [each for each in SweepState if each.terminal]
-    held = session.scalar(select(func.count(SweepRow.id)).where(SweepRow.state.not_in(ended))) or 0
+    held = session.scalar(select(func.count(SweepRow.id)).where(SweepRow.state.not_in(TERMINAL_SWEEP_STATES))) or 0
     if held >= limits.open_sweeps:
         message = (
             f"this project has {held} sweeps that have not ended, of {limits.open_sweeps} that it may have; wait for "
@@ -84,15 +83,19 @@ def check_upload(session: Session, blob: Blob) -> None:
     check_bytes(session, blob.size)
 
 
-def stored_bytes(session: Session) -> int:
-    """The bytes of all uploads of the session's project, and of the files of its sweeps and conversions."""
-    sizes: list[InstrumentedAttribute[int]] = [ModelRow.size, DatasetRow.size, CalibrationRow.size]
-    total = sum(session.scalar(select(func.coalesce(func.sum(each), 0))) or 0 for each in sizes)
-    artifacts = select(func.sum(ArtifactRow.size)).join(SweepRow, SweepRow.id == ArtifactRow.sweep_id)
-    files = select(func.sum(ConversionFileRow.size)).join(
+def every_file() -> Subquery:
+    """(project_id, size) of each upload, and of each file of a sweep or a conversion."""
+    uploads = [select(each.project_id, each.size) for each in (ModelRow, DatasetRow, CalibrationRow)]
+    of_sweeps = select(SweepRow.project_id, ArtifactRow.size).join(SweepRow, SweepRow.id == ArtifactRow.sweep_id)
+    of_conversions = select(ConversionRow.project_id, ConversionFileRow.size).join(
         ConversionRow, ConversionRow.id == ConversionFileRow.conversion_id
     )
-    return int(total + (session.scalar(artifacts) or 0) + (session.scalar(files) or 0))
+    return union_all(*uploads, of_sweeps, of_conversions).subquery()
+
+
+def stored_bytes(session: Session) -> int:
+    """The bytes of all uploads of the session's project, and of the files of its sweeps and conversions."""
+    return int(session.scalar(select(func.sum(every_file().c.size))) or 0)
 
 
 def _locked(session: Session) -> Limits | None:

@@ -3,7 +3,6 @@
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from service.domain.errors import Conflict, NotFound
 from service.domain.states import TERMINAL_SWEEP_STATES, SelectionState
 from service.store import audit, sweeps
 from service.store.clock import now
@@ -32,18 +31,15 @@ def remove_outlived(database: Database, days: float) -> list[str]:
 
 
 def _removed(database: Database, sweep_id: str, days: float) -> bool:
-    try:
-        with database.write() as session:
-            sweep = lock_sweep(session, sweep_id)
-            still = session.scalar(_outlived(days).where(SweepRow.id == sweep_id))
-            if sweep is None or still is None:  # somebody else was faster, or asked for a selection of it
-                return False
-            sweeps.remove(session, sweep_id)
-            path = f"/v1/sweeps/{sweep_id}"
-            request = new_id(Prefix.REQUEST)
-            audit.add(session, audit.Deed(ACTOR, sweep.project_id, "delete_sweep", path, 204, request))
-    except (NotFound, Conflict):
-        return False
+    with database.write() as session:
+        sweep = lock_sweep(session, sweep_id)
+        still = session.scalar(_outlived(days).where(SweepRow.id == sweep_id))
+        if sweep is None or still is None:  # somebody else was faster, or asked for a selection of it
+            return False
+        sweeps.remove(session, sweep_id)
+        path = f"/v1/sweeps/{sweep_id}"
+        request = new_id(Prefix.REQUEST)
+        audit.add(session, audit.Deed(ACTOR, sweep.project_id, "delete_sweep", path, 204, request))
     return True
 
 

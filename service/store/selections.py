@@ -8,19 +8,18 @@ from sqlalchemy.orm import Session
 
 from service.domain.errors import NotFound
 from service.domain.selections import Selected, SelectionQuestion
-from service.domain.states import SelectionState, UnitKind, UnitState, move_selection
+from service.domain.states import SelectionState, UnitKind, move_selection
 from service.store import sweeps
 from service.store.clock import now
+from service.store.endings import note_end
 from service.store.identifiers import Prefix, could_be_id, new_id
-from service.store.tables import SelectionRow, SweepRow, UnitRow
-from service.store.units import NewUnit, add_units, end_units, is_held, lock_sweep
-
-LEFTOVER = {SelectionState.FAILED: UnitState.FAILED, SelectionState.CANCELLED: UnitState.CANCELLED}
+from service.store.tables import SelectionRow, UnitRow
+from service.store.units import NewUnit, add_units, is_held
 
 
 def add(session: Session, sweep_id: str, question: SelectionQuestion, found: Selected) -> SelectionRow:
     """The answered selection; raises NotFound where the sweep was deleted meanwhile."""
-    _locked_sweep(session, sweep_id)
+    sweeps.locked(session, sweep_id)
     measured = found.state == "verified"
     row = SelectionRow(
         id=new_id(Prefix.SELECTION),
@@ -44,7 +43,7 @@ def verify(session: Session, sweep_id: str, selection_id: str) -> tuple[Selectio
 
     None, and nothing is queued, unless it is predicted only. Raises NotFound.
     """
-    sweep = _locked_sweep(session, sweep_id)
+    sweep = sweeps.locked(session, sweep_id)
     row = _locked(session, sweep_id, selection_id)
     if row.state != SelectionState.PREDICTED:
         return row, None
@@ -78,7 +77,7 @@ def cancel(session: Session, sweep_id: str, selection_id: str) -> SelectionRow:
 
     One that nothing is measured for stays as it is.
     """
-    _locked_sweep(session, sweep_id)
+    sweeps.locked(session, sweep_id)
     row = _locked(session, sweep_id, selection_id)
     if not SelectionState(row.state).working:
         return row
@@ -94,26 +93,16 @@ def end(
     session: Session, row: SelectionRow, state: SelectionState, *, code: str | None = None, problem: str | None = None
 ) -> None:
     """Move a locked selection to a terminal state and end its open units; raises IllegalMove where it has ended."""
-    row.state = move_selection(SelectionState(row.state), state)
-    row.problem_code, row.problem = code, problem
-    row.finished_at = now()
-    if state in LEFTOVER:
-        end_units(session, row.id, LEFTOVER[state])
-    session.flush()
+    note_end(session, row, move_selection(SelectionState(row.state), state), code=code, problem=problem)
 
 
 def remove(session: Session, sweep_id: str, selection_id: str) -> None:
     """Delete one with its work, however far it is; raises NotFound."""
-    _locked_sweep(session, sweep_id)
+    sweeps.locked(session, sweep_id)
     row = _locked(session, sweep_id, selection_id)
     session.execute(delete(UnitRow).where(UnitRow.subject_id == row.id))
     session.delete(row)
     session.flush()
-
-
-def _locked_sweep(session: Session, sweep_id: str) -> SweepRow:
-    locked = lock_sweep(session, sweep_id) if could_be_id(sweep_id) else None
-    return locked or sweeps.get(session, sweep_id)  # which raises: it is not there
 
 
 def _locked(session: Session, sweep_id: str, selection_id: str) -> SelectionRow:

@@ -45,6 +45,12 @@ class Subject:
             end_sweep(session, self.sweep, SweepState.CANCELLED)
 
 
+def lock_open_subject(session: Session, sweep_id: str | None, subject_id: str) -> Subject | None:
+    """As ``lock_subject``; None too where it has ended, or is no sweep and no selection."""
+    subject = lock_subject(session, sweep_id, subject_id) if sweep_id is not None else None
+    return None if subject is None or subject.ended else subject
+
+
 def lock_subject(session: Session, sweep_id: str, subject_id: str) -> Subject | None:
     """The sweep, or the selection of it, with this id; None where it was deleted."""
     sweep = lock_sweep(session, sweep_id)

@@ -128,7 +128,8 @@ def get(session: Session, sweep_id: str) -> SweepRow:
     return _present(row, sweep_id)
 
 
-def _locked(session: Session, sweep_id: str) -> SweepRow:
+def locked(session: Session, sweep_id: str) -> SweepRow:
+    """The sweep, locked until the transaction ends; raises NotFound."""
     return _present(lock_sweep(session, sweep_id) if could_be_id(sweep_id) else None, sweep_id)
 
 
@@ -140,7 +141,7 @@ def _present(row: SweepRow | None, sweep_id: str) -> SweepRow:
 
 def cancel(session: Session, sweep_id: str) -> SweepRow:
     """Cancel a sweep: at once where no worker holds a unit of it, else soon; one that has ended stays as it is."""
-    row = _locked(session, sweep_id)
+    row = locked(session, sweep_id)
     if SweepState(row.state).terminal:
         return row
     row.cancel_requested = True
@@ -153,7 +154,7 @@ def cancel(session: Session, sweep_id: str) -> SweepRow:
 
 def remove(session: Session, sweep_id: str) -> None:
     """Delete an ended sweep with all that it found; raises NotFound, or Conflict while it has not ended."""
-    row = _locked(session, sweep_id)
+    row = locked(session, sweep_id)
     if not SweepState(row.state).terminal:
         raise Conflict(f"sweep {row.id} is {row.state}; cancel it first", code="sweep-not-ended")
     session.execute(delete(SweepRow).where(SweepRow.id == row.id))

@@ -46,8 +46,13 @@ def beat(session: Session, heartbeat: Heartbeat) -> None:
 
 def able(session: Session) -> list[WorkerRow]:
     """The live workers that take work: their release fits the database and the API."""
+    return [row for row, refused in judged(session) if refused is None]
+
+
+def judged(session: Session) -> list[tuple[WorkerRow, str | None]]:
+    """The live workers, each with the reason why it takes no work; None where it does."""
     spoken = installed(session)
-    return [row for row in live(session) if skew(Spoken.of_versions(row.versions), spoken) is None]
+    return [(row, skew(Spoken.of_versions(row.versions), spoken)) for row in live(session)]
 
 
 def leave(session: Session, worker_id: str) -> None:

@@ -38,3 +38,13 @@ def test_the_worker_of_a_server_gets_the_same_libraries(monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     assert Settings().custom_op_libraries == paths
     assert Settings().tensorrt_plugin_libraries == ()
+
+
+def test_everything_of_one_data_folder_lies_in_one_place_where_it_is_named_by_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings(data_dir=Path("~/q"))
+    assert settings.key_file == tmp_path / "q" / "key"
+    assert settings.storage == tmp_path / "q" / "blobs"
+    assert settings.resolved_database_url == f"sqlite:///{tmp_path}/q/quantsieve.db"

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from service.cli.root import app
@@ -85,3 +86,14 @@ def test_a_file_that_is_stored_again_while_garbage_is_collected_is_never_lost(he
         stop.set()
         for each in collectors:
             each.join()
+
+
+def test_a_release_that_does_not_know_all_tables_deletes_nothing(here: tuple[Database, FolderBlobStore]):
+    database, blobs = here
+    file = age(blobs, blobs.put(b"named by a table of a newer release").sha256)
+    with database.write() as session:
+        session.execute(text("update alembic_version set version_num = '9999'"))
+    done = CliRunner().invoke(app, ["gc"])
+    assert done.exit_code == 2
+    assert "version skew detected and refused" in " ".join(done.stderr.split())
+    assert blobs.read(file)

@@ -75,3 +75,20 @@ def test_each_gpu_has_a_worker_that_is_started_again_and_ends_with_the_others(tw
         for each in pids(0) + pids(1):
             if is_alive(each):
                 os.kill(each, signal.SIGKILL)
+
+
+def test_a_second_signal_reaches_workers_that_did_not_end_at_the_first(two_gpus: None, tmp_path: Path) -> None:
+    stubborn = WORKER.replace("sys.exit(0)", "None")
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, stubborn, str(tmp_path)])
+    try:
+        assert eventually(lambda: len([*tmp_path.glob("[01].[0-9]*")]) == 2)
+        process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: len([*tmp_path.glob("*.ended")]) == 2)
+        process.send_signal(signal.SIGINT)  # which these workers do not catch: KeyboardInterrupt ends them
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        for each in tmp_path.glob("[01].[0-9]*"):
+            if is_alive(int(each.suffix[1:])):
+                os.kill(int(each.suffix[1:]), signal.SIGKILL)

@@ -81,3 +81,10 @@ def test_a_pepper_that_is_too_short_is_refused_and_not_shown(folder: Path, monke
     assert done.exit_code == 2
     assert "QUANTSIEVE_KEY_PEPPER: what it holds is wrong" in done.stderr
     assert "my-own-secret" not in done.output
+
+
+def test_a_database_that_is_away_is_told_by_its_setting(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("QUANTSIEVE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
+    done = CliRunner().invoke(app, ["keys", "list"])
+    assert done.exit_code == 2
+    assert "database_url: " in done.stderr
