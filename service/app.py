@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from service import __version__
 from service.api import (
@@ -130,6 +131,7 @@ def create_app(
     problems.install(app)
     uploads = (models.router, datasets.router, calibrations.router)
     app.add_middleware(BodyLimit, uploads=frozenset(each.prefix for each in uploads))
+    app.add_middleware(ServerErrorMiddleware, handler=problems.internal)  # or its answer would bypass Gate and Guard
     app.add_middleware(Gate, services=services, authenticator=authenticator)
     app.add_middleware(Guard, host=settings.host)
     return app

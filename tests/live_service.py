@@ -26,6 +26,7 @@ from service.store.tables import (
     LayerRow,
     ModelRow,
     ScoreRow,
+    SelectionRow,
     SweepRow,
     UnitRow,
 )
@@ -37,6 +38,7 @@ TABLES = (
     SweepRow,
     ConversionRow,
     UnitRow,
+    SelectionRow,
     LayerRow,
     ScoreRow,
     ArtifactRow,

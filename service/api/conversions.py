@@ -60,7 +60,7 @@ class ConversionView(BaseModel):
         return cls(
             id=row.id,
             state=ConversionState(row.state),
-            problem=Message(code=row.problem_code or "conversion-failed", message=row.problem) if row.problem else None,
+            problem=Message.of_problem(row.problem_code, row.problem, "conversion-failed"),
             settings=ConversionSettings.model_validate(row.settings),
             summary=ConversionSummary.model_validate(row.summary) if row.summary else None,
             files=listed(files, f"/v1/conversions/{row.id}/files"),

@@ -10,16 +10,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnection
 
-from service.api.access import Caller
-from service.api.deps import InServices, ProjectServices
+from service.api.deps import InServices, ProjectServices, caller_of
 from service.api.problems import TooManyRequests, documented
 from service.api.sweep_views import SweepView, entity_tag
 from service.api.sweeps import SweepId
 from service.domain.errors import NotFound
 from service.store import progress, sweeps
+from service.store.database import AWAY
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
@@ -61,10 +59,9 @@ class OpenStreams:
 
 async def _counted(request: Request, services: InServices, sweep_id: SweepId) -> AsyncIterator[None]:
     """Whatever is wrong is answered before the stream begins."""
-    caller, streams = request.state.caller, request.app.state.streams
-    assert isinstance(caller, Caller)
+    caller, streams = caller_of(request), request.app.state.streams
     assert isinstance(streams, OpenStreams)
-    await run_in_threadpool(_look, services, sweep_id)
+    await run_in_threadpool(_must_exist, services, sweep_id)
     streams.add(caller.key_id)
     try:
         yield
@@ -88,7 +85,7 @@ async def sweep_events(
     """
     mark, known, deadline = None, last_event_id, time.monotonic() + LONGEST_SECONDS
     # a sweep that was deleted, or a database that is away: whoever asks again is told
-    with suppress(NotFound, OperationalError, InterfaceError, NoConnection):
+    with suppress(NotFound, *AWAY):
         while time.monotonic() < deadline:
             before, mark = mark, await run_in_threadpool(_mark, services, sweep_id)
             if mark != before:
@@ -99,6 +96,11 @@ async def sweep_events(
                 if view.state.terminal:
                     return
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _must_exist(services: ProjectServices, sweep_id: str) -> None:
+    with services.database.read() as session:
+        sweeps.get(session, sweep_id)
 
 
 def _mark(services: ProjectServices, sweep_id: str) -> tuple[int, int, float]:

@@ -6,8 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +18,7 @@ from service.api.problems import Forbidden, TooManyRequests, database_problem, r
 from service.domain.api_keys import KeyScope
 from service.domain.errors import QuantsieveError
 from service.store import audit
+from service.store.database import AWAY
 from service.store.identifiers import Prefix, new_id
 from service.store.rate_buckets import Rate, buckets_of
 
@@ -61,7 +61,7 @@ class Gate:
         except QuantsieveError as error:
             await response_of(error)(scope, receive, send)
             return
-        except (OperationalError, InterfaceError, NoConnection) as error:
+        except AWAY as error:
             await database_problem(error)(scope, receive, send)
             return
         state["caller"] = caller

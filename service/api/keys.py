@@ -15,12 +15,12 @@ from service.domain.errors import InvalidInput, NotFound
 from service.store import keys
 from service.store.keys import NewKey, Pepper
 from service.store.pages import read_page
+from service.store.retention import DAY_SECONDS
 from service.store.tables import DEFAULT_PROJECT, KeyRow
 
 router = APIRouter(prefix="/v1/keys", tags=["administration"])
 
 KeyId = Annotated[str, Path(max_length=64, description="A key's id, such as `key_4q8c1z0rk2vx`.")]
-DAY_SECONDS = 86_400.0
 
 
 class KeyRequest(BaseModel):

@@ -26,7 +26,7 @@ def get_metrics(services: InInstallation) -> Response:
     """Units, sweeps, workers and bytes of all projects. Needs no key where the operator made it public."""
     with services.database.read() as session:
         measures = measure(session)
-    registry = CollectorRegistry(auto_describe=False)
+    registry = CollectorRegistry()
     registry.register(_Collector(measures))
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
@@ -36,9 +36,6 @@ class _Collector:
 
     def __init__(self, measures: Measures) -> None:
         self._measures = measures
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
 
     def collect(self) -> Iterable[Metric]:
         found = self._measures

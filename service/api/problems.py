@@ -11,14 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.domain.errors import Conflict, InvalidInput, NotFound, QuantsieveError, QuotaExceeded, Unavailable
 from service.domain.no_space import NoSpace
-from service.store.database import out_of_space
+from service.store.database import AWAY, out_of_space
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_VALUE = 200
@@ -124,10 +123,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(InterfaceError, _database)
-    app.add_exception_handler(NoConnection, _database)  # all of the pool's are in use for too long
-    app.add_exception_handler(Exception, _internal)
+    for each in AWAY:
+        app.add_exception_handler(each, _database)
+    app.add_exception_handler(Exception, internal)
 
 
 def response_of(error: QuantsieveError) -> Response:
@@ -209,6 +207,7 @@ def database_problem(error: Exception) -> Response:
     return response_of(Unavailable("the database does not answer; try again", code="database-unavailable"))
 
 
-def _internal(_request: Request, _error: Exception) -> Response:
+def internal(_request: Request, _error: Exception) -> Response:
+    """The answer to our own fault."""
     # the server logs the error itself; nothing of it is shown
     return problem_response(500, "internal-error", "the service failed on this request; its log says why")

@@ -53,7 +53,7 @@ class SelectionView(BaseModel):
     @classmethod
     def of(cls, row: SelectionRow, progress: Progress | None) -> "SelectionView":
         """The view of a stored row."""
-        problem = Message(code=row.problem_code or "selection-failed", message=row.problem) if row.problem else None
+        problem = Message.of_problem(row.problem_code, row.problem, "selection-failed")
         return cls(
             id=row.id,
             sweep=row.sweep_id,

@@ -143,7 +143,7 @@ def list_selections(services: InServices, sweep_id: SweepId) -> SelectionList:
     """What was asked of a sweep, side by side."""
     with services.database.read() as session:
         rows = selections.of_sweep(session, sweep_id)
-        views = [SelectionView.of(row, progress.of_selection(session, row)) for row in rows]
+        views = [SelectionView.of(row, None) for row in rows]
     return SelectionList(items=[SelectionSummary.of(view) for view in views])
 
 

@@ -38,6 +38,11 @@ class Message(BaseModel):
     code: str
     message: str
 
+    @classmethod
+    def of_problem(cls, code: str | None, message: str | None, otherwise: str) -> "Message | None":
+        """Why something failed; None where it did not."""
+        return cls(code=code or otherwise, message=message) if message else None
+
 
 class Links(BaseModel):
     """Where the rest of a sweep is."""
@@ -93,7 +98,7 @@ class SweepView(BaseModel):
     @classmethod
     def of(cls, row: SweepRow, progress: Progress) -> "SweepView":
         """The view of a stored row."""
-        problem = Message(code=row.problem_code or "sweep-failed", message=row.problem) if row.problem else None
+        problem = Message.of_problem(row.problem_code, row.problem, "sweep-failed")
         return cls(
             id=row.id,
             state=SweepState(row.state),

@@ -48,7 +48,7 @@ async def _copy(request: Request, writer: BlobWriter, limit: int) -> None:
 
 
 def _check_quota(services: ProjectServices, blob: Blob) -> None:
-    with services.database.write() as session:
+    with services.database.read() as session:
         quotas.check_upload(session, blob)
 
 

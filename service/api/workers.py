@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from service import __version__
 from service.api.deps import InInstallation
 from service.api.times import instant
-from service.domain.protocol import PROTOCOL, Spoken, skew
+from service.domain.protocol import PROTOCOL
 from service.store import workers
 from service.store.installation import code_speaks, installed
 
@@ -54,7 +54,7 @@ class WorkerList(BaseModel):
 def list_workers(services: InInstallation) -> WorkerList:
     """The workers that live."""
     with services.database.read() as session:
-        rows = workers.live(session)
+        rows = workers.judged(session)
         spoken = installed(session)
     return WorkerList(
         api=ApiVersion(
@@ -73,8 +73,8 @@ def list_workers(services: InInstallation) -> WorkerList:
                 versions=row.versions,
                 started_at=instant(row.started_at),
                 seen_at=instant(row.seen_at),
-                refused=skew(Spoken.of_versions(row.versions), spoken),
+                refused=refused,
             )
-            for row in rows
+            for row, refused in rows
         ],
     )

@@ -13,7 +13,7 @@ from service.domain.api_keys import ApiKey
 from service.settings import Settings
 from service.store.database import Database
 from service.store.tables import KeyRow
-from tests.service.api.conftest import Service, assert_problem
+from tests.service.api.conftest import Service, assert_problem, bearer_of
 from tests.service.api.files import onnx_bytes, pt2_bytes
 
 EVERYTHING = ["read", "submit", "admin"]
@@ -111,7 +111,7 @@ def test_where_keys_are_required_the_key_of_the_machine_opens_nothing(settings: 
     key = made(service, "read")["key"]
     app = create_app(settings.model_copy(update={"host": "0.0.0.0", "require_keys": True}), service.database)
     with TestClient(app, base_url="http://api.example") as http:
-        local = {"Authorization": f"Bearer {settings.key_file.read_text().strip()}"}
+        local = bearer_of(settings)
         assert_problem(http.get("/v1/models", headers=local), 401, "key-unknown")
         assert http.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
 
@@ -231,8 +231,12 @@ def test_what_fails_inside_stands_in_the_audit_log_too(service: Service, monkeyp
         raise RuntimeError("inside")
 
     monkeypatch.setattr(resources, "remove", broken)
-    assert service.http.delete("/v1/models/mdl_000000000000").status_code == 500
-    assert service.http.get("/v1/audit").json()["items"][0]["outcome"] == 500
+    response = service.http.delete("/v1/models/mdl_000000000000")
+    assert response.status_code == 500
+    items = service.http.get("/v1/audit").json()["items"]
+    assert items[0]["outcome"] == 500
+    assert response.headers["x-request-id"] == items[0]["request_id"]
+    assert response.headers["x-frame-options"] == "DENY"
 
 
 def test_every_operation_but_health_says_its_scope_and_its_refusals(service: Service):
