@@ -71,8 +71,13 @@ def capability_of(name: BackendName) -> Capability:
     """
     from workers.backends.registry import backend
 
-    published = {each["backend"]: each for each in json.loads(os.environ.get(PUBLISHED, "[]"))}
-    return from_document(published[name]) if name in published else backend(name).capability()
+    found = published()
+    return from_document(found[name]) if name in found else backend(name).capability()
+
+
+def published() -> dict[str, Any]:
+    """Backend → its capability as JSON, as this worker's first process has found it out."""
+    return {each["backend"]: each for each in json.loads(os.environ.get(PUBLISHED, "[]"))}
 
 
 @cache

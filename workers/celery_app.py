@@ -64,9 +64,9 @@ def work(task: Any, queue: str) -> None:
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
-def _warm_up(**_: Any) -> None:
+def _warm_up(**given: Any) -> None:
     """In the pool's child: what makes sandboxes loads its code while the child still waits for work."""
-    assert _context().sandbox.alive
+    _ = _context().sandbox
 
 
 _threads: list[Reconciler | Presence] = []

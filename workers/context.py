@@ -1,6 +1,7 @@
 """What a worker holds while it lives: the store, the files, the broker, its name and its settings."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from service.broker import Hints
 from service.settings import Settings
@@ -30,7 +31,11 @@ class WorkerContext:
     @property
     def sandbox(self) -> Sandbox:
         """What opens the files of strangers."""
-        return sandbox(Policy.of(self.settings))
+        return sandbox(self._policy)
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return Policy.of(self.settings)
 
     @property
     def libraries(self) -> PluginLibraries:

@@ -65,8 +65,8 @@ def _serve(queues: str | None) -> None:
     from workers.sandbox.measures import missing, told
     from workers.sandbox.measures import to_document as measures_to_document
 
-    worker_id = new_id(Prefix.WORKER)
-    log_to_stderr(Settings().log_format, logging.INFO, worker=worker_id)
+    settings, worker_id = Settings(), new_id(Prefix.WORKER)
+    log_to_stderr(settings.log_format, logging.INFO, worker=worker_id)
     with ThreadPoolExecutor(1) as beside:
         confined = beside.submit(sandbox_in_child)
         capabilities, measures = probe_in_child(), confined.result()
@@ -76,10 +76,8 @@ def _serve(queues: str | None) -> None:
     lacking = [each for each in measures if not each.holds]
     if lacking:
         logging.warning("what opens files here is not confined in all ways: %s", told(lacking))
-    if Settings().sandbox == "required" and missing(measures):
-        raise SystemExit(
-            f"the setting sandbox is 'required', and this host does not permit it: {told(missing(measures))}"
-        )
+    if settings.sandbox == "required" and (lost := missing(measures)):
+        raise SystemExit(f"the setting sandbox is 'required', and this host does not permit it: {told(lost)}")
     # the presence thread of this process publishes them
     os.environ["QUANTSIEVE_MEASURES"] = json.dumps(measures_to_document(measures))
     os.environ[PUBLISHED] = json.dumps([to_document(each) for each in capabilities])
@@ -88,7 +86,7 @@ def _serve(queues: str | None) -> None:
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     from workers.celery_app import app
 
-    chosen = queues or ",".join(queues_of(capabilities, Settings().device))
+    chosen = queues or ",".join(queues_of(capabilities, settings.device))
     flags = ["--pool=prefork", "--concurrency=1", "--loglevel=INFO"]
     # liveness is in the database: the broker's own gossip and heartbeats only add traffic
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import __version__
 from service.store import installation, units, workers
 from service.store.workers import Heartbeat
-from workers.capabilities import PUBLISHED
+from workers.capabilities import published
 from workers.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Presence(threading.Thread):
 
 
 def _heartbeat(worker_id: str, queues: list[str]) -> Heartbeat:
-    capabilities = {each["backend"]: each for each in json.loads(os.environ.get(PUBLISHED, "[]"))}
+    capabilities = published()
     versions = {"quantsieve": __version__} | installation.code_speaks().versions()
     for capability in capabilities.values():
         versions.update(capability["versions"])

@@ -13,7 +13,7 @@ from service.domain.states import SelectionState, SweepState, UnitKind, UnitStat
 from service.store import installation, leftovers, lost_units, retention
 from service.store.blobs import StorageUnavailable
 from service.store.lost_units import LostUnit
-from service.store.subjects import lock_subject
+from service.store.subjects import lock_open_subject
 from service.store.tables import SelectionRow, SweepRow, UnitRow
 from workers.context import WorkerContext
 from workers.verdicts import give_up
@@ -61,7 +61,7 @@ def collect(context: WorkerContext) -> None:
 
 def _take_back(context: WorkerContext, lost: LostUnit) -> None:
     with context.database.write() as session:
-        subject = lock_subject(session, lost.sweep_id, lost.subject_id) if lost.sweep_id else None
+        subject = lock_open_subject(session, lost.sweep_id, lost.subject_id)
         state = lost_units.take_back(session, lost.unit_id, max_attempts=context.settings.max_attempts)
         if state is not None:
             log.warning("lease on %s ran out; it is now %s", lost.unit_id, state)
@@ -71,7 +71,7 @@ def _take_back(context: WorkerContext, lost: LostUnit) -> None:
         reason = (
             f"the work ({unit.kind}) lost its worker {unit.attempts} times; the model may exhaust the worker's memory"
         )
-        if subject is not None and not subject.ended:
+        if subject is not None:
             subject.fail(session, code="worker-lost", problem=reason)
         elif lost.sweep_id is None:
             give_up(session, UnitKind(unit.kind), unit.subject_id, reason)
@@ -96,8 +96,8 @@ def _held(table: type[SweepRow | SelectionRow]) -> ColumnElement[bool]:
 
 def _cancel(context: WorkerContext, sweep_id: str, subject_id: str) -> None:
     with context.database.write() as session:
-        subject = lock_subject(session, sweep_id, subject_id)
-        if subject is not None and not subject.ended:
+        subject = lock_open_subject(session, sweep_id, subject_id)
+        if subject is not None:
             subject.cancel(session)
 
 

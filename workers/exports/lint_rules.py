@@ -3,7 +3,7 @@
 From TensorRT's developer guide, "Explicit quantization" ("Q/DQ placement recommendations", "Q/DQ limitations").
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 
@@ -45,6 +45,10 @@ class Finding:
     def cost(self) -> str:
         """What the rule's violation costs."""
         return COSTS[self.rule]
+
+    def document(self) -> dict[str, str]:
+        """As JSON, its cost with it."""
+        return asdict(self) | {"cost": self.cost}
 
 
 COSTS = {

@@ -1,7 +1,6 @@
 """The layers of the ONNX model that torch.onnx.export makes of a torch.export archive, under the names it gives."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,6 @@ from workers.models.onnx_layers import LayerFinder
 
 EXPORTER = "onnxscript"
 LONGEST_REASON = 300
-REMEMBERED = 16  # models whose export is not repeated for their next sweep; a file in the store never changes
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,6 @@ class NotExported:
     reason: str
 
 
-@lru_cache(maxsize=REMEMBERED)
 def exported_layers(archive: Path) -> Exported | NotExported:
     """Export the archive as ``torch.onnx.export(program, dynamo=True)`` does. Takes seconds.
 

@@ -26,9 +26,9 @@ def private_folder() -> Iterator[Path]:
             os.close(descriptor)
 
 
-def remove_stale(parent: Path, *, older_than: float = STALE_SECONDS) -> None:
+def remove_stale(parent: Path, *, prefix: str = FOLDER_PREFIX, older_than: float = STALE_SECONDS) -> None:
     """Remove those in ``parent`` that nobody uses; one that is younger (seconds) may be about to be used."""
-    for folder in parent.glob(f"{FOLDER_PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         try:
             if folder.is_symlink() or folder.stat().st_mtime > time.time() - older_than:
                 continue

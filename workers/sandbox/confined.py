@@ -1,7 +1,9 @@
 """One thing that is open in a sandbox, as the worker sees it: requests, answers, and how it ends."""
 
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 from weakref import finalize
 
 from pydantic import ValidationError
@@ -14,6 +16,7 @@ from workers.sandbox.wire import NO_ARRAYS, Array, Channel, Closed, Garbled, Mes
 
 STOP_SECONDS = 30.0
 
+Result = TypeVar("Result")
 Parts = Iterator[tuple[Any, Mapping[str, Array]]]
 
 
@@ -72,9 +75,9 @@ class Confined:
 
     def one(self, kind: str, document: Any = None, arrays: Mapping[str, Array] = NO_ARRAYS) -> Message:
         """The only answer to a request."""
-        found = list(self.stream(kind, document, arrays))
+        found = list(islice(self.stream(kind, document, arrays), 2))
         if len(found) != 1:
-            raise self._died(f"it gave {len(found)} answers to {kind}")
+            raise self._died(f"it gave {'no answer' if not found else 'several answers'} to {kind}")
         return found[0]
 
     def stream(
@@ -89,7 +92,7 @@ class Confined:
         self._stream = self._answers(kind, document, arrays, parts)
         return self._stream
 
-    def checked(self, read: Callable[[], Any]) -> Any:
+    def checked(self, read: Callable[[], Result]) -> Result:
         """What ``read`` makes of an answer; an answer that it cannot read ends the sandbox."""
         try:
             return read()
@@ -134,9 +137,11 @@ class Confined:
     def _stop(self) -> None:
         """Let it give up the request that it is at; one that does not is ended."""
         try:
-            self._channel.send("stop")
+            deadline = time.monotonic() + STOP_SECONDS
+            self._channel.send("stop", seconds=STOP_SECONDS)
             while self._channel.receive(STOP_SECONDS).kind != "stopped":
-                pass
+                if time.monotonic() > deadline:
+                    raise TooSlow("it goes on answering")
         except (Closed, Garbled, TooSlow):
             self.end()
 
@@ -144,7 +149,7 @@ class Confined:
         if not self.alive:
             raise SandboxDied("the process that had the file open has ended before")
         try:
-            self._channel.send(kind, document, arrays)
+            self._channel.send(kind, document, arrays, self._policy.silent_seconds)
         except Closed as error:
             raise self._died(None) from error
 

@@ -133,4 +133,4 @@ def _read(answer: Message, names: Sequence[str]) -> ConvertedModel:
 
 
 def _told(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [asdict(each) | {"cost": each.cost} for each in findings]
+    return [each.document() for each in findings]

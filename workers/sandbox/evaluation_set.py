@@ -109,8 +109,7 @@ class SandboxedSet:
     def batch(self, indices: Indices) -> RawTensors:
         """The samples at these positions."""
         answer = self._confined.one("batch", None, {"indices": np.asarray(indices, np.int64)})
-        found: RawTensors = self._confined.checked(lambda: self._samples(answer, len(indices)))
-        return found
+        return self._confined.checked(lambda: self._samples(answer, len(indices)))
 
     def _samples(self, answer: Message, count: int) -> RawTensors:
         lists: Mapping[str, Any] = answer.document

@@ -118,8 +118,7 @@ class SandboxedModel:
         """What flows over every activation edge in fp32. The first batch fixes the grids, and is it counted too?"""
         parts: Parts = ((None, _named(each)) for each in batches)
         (answer,) = self._confined.stream("count", first_counts, parts=parts)
-        found: Histograms = self._confined.checked(lambda: Histograms.from_parts(answer.document, answer.arrays))
-        return found
+        return self._confined.checked(lambda: Histograms.from_parts(answer.document, answer.arrays))
 
     def set_amax(self, amax: Mapping[str, float]) -> None:
         """Fix the range of each activation edge."""
@@ -146,8 +145,7 @@ class SandboxedModel:
         """What every layer's int8 error does to the output to first order, summed over the samples."""
         parts: Parts = ((None, _named(each.inputs) | _beside(each)) for each in batches)
         (answer,) = self._confined.stream("probe", PROBE.dump_python(settings, mode="json"), parts=parts)
-        found: ProbeSums = self._confined.checked(lambda: ProbeSums.from_parts(answer.document, answer.arrays))
-        return found
+        return self._confined.checked(lambda: ProbeSums.from_parts(answer.document, answer.arrays))
 
     def _evaluated(self, answer: Message, variants: Sequence[Variant], batches: int) -> Evaluated:
         position, batch, failure = answer.document

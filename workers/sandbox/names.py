@@ -7,12 +7,13 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from workers.exports.onnx_nodes import own_names
-from workers.exports.torch_to_onnx import REMEMBERED, Exported, NotExported, exported_layers
+from workers.exports.torch_to_onnx import Exported, NotExported, exported_layers
 from workers.sandbox.sandbox import Sandbox
 from workers.sandbox.serving import Reply
 from workers.sandbox.wire import Message
 
 OWN, EXPORTED = "own-names", "exported-layers"
+REMEMBERED = 16  # models whose export is not repeated for their next sweep; a file in the store never changes
 NAMES = TypeAdapter(list[str])
 LAYERS = TypeAdapter(Exported | NotExported)
 

@@ -71,8 +71,7 @@ class Sandbox:
         """What ``read`` makes of the only answer of that kind of sandbox; raises as ``open`` does."""
         opened = self.open(kind, files, document, arrays, seconds=self.policy.silent_seconds)
         try:
-            found: Result = opened.checked(lambda: read(opened.first))
-            return found
+            return opened.checked(lambda: read(opened.first))
         finally:
             opened.end()
 

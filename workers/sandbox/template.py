@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
 
+from workers.models.private_folder import remove_stale
 from workers.sandbox import confinement, measures, syscalls
 from workers.sandbox.policy import Policy
 from workers.sandbox.wire import Channel
@@ -27,7 +28,8 @@ from workers.sandbox.wire import Channel
 PACKET = 2**16
 MOST_FILES = 8
 FOLDER_PREFIX = "quantsieve-sandbox-"
-ENDS_WITHIN_SECONDS = 5.0
+STARTING_SECONDS = 10.0
+"""A folder that is younger may be one whose template has not locked it yet."""
 POLICY = TypeAdapter(Policy)
 
 Load = Callable[[str], None]
@@ -43,27 +45,12 @@ def run_template(control: socket.socket, policy: Policy, load: Load, serve: Serv
         signal.signal(each, signal.SIG_IGN)  # the worker says when to end, by closing the socket
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     folder.chmod(0o711)
-    _remove_abandoned(folder)
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # held as long as this process lives
+    remove_stale(folder.parent, prefix=FOLDER_PREFIX, older_than=STARTING_SECONDS)
     try:
         _Template(control, policy, load, serve, folder).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_abandoned(own: Path) -> None:
-    """Folders of templates that were killed: the lock on theirs is gone."""
-    descriptor = os.open(own, os.O_RDONLY)  # held as long as this process lives
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    for other in own.parent.glob(f"{FOLDER_PREFIX}*"):
-        if other == own or other.is_symlink() or other.stat().st_uid != os.geteuid():
-            continue
-        with suppress(OSError):
-            held = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other, ignore_errors=True)
-            finally:
-                os.close(held)
 
 
 class _Template:
@@ -91,15 +78,17 @@ class _Template:
         gc.freeze()  # pages of what is loaded stay shared
         self._made += 1
         folder = self._folder / str(self._made)
-        for each in (folder, folder / "scratch", folder / "root"):
-            each.mkdir(mode=0o711)
-        (folder / "scratch").chmod(0o700)
-        if os.geteuid() == 0:
-            with suppress(OSError):  # in a user namespace that has no such user
-                os.chown(folder / "scratch", confinement.NOBODY, confinement.NOBODY)
         try:
+            for each in (folder, folder / "scratch", folder / "root"):
+                each.mkdir(mode=0o711)
+            (folder / "scratch").chmod(0o700)
+            if os.geteuid() == 0:
+                with suppress(OSError):  # in a user namespace that has no such user
+                    os.chown(folder / "scratch", confinement.NOBODY, confinement.NOBODY)
             holder = os.fork()
         except OSError as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
             shutil.rmtree(folder, ignore_errors=True)
             return {"failed": f"no process can be started: {error.strerror}"}
         if holder == 0:

@@ -57,8 +57,17 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def send(self, kind: str, document: Any = None, arrays: Mapping[str, Array] = NO_ARRAYS) -> None:
-        """Send one message; raises Closed, and TypeError for an array of a dtype that is not sent."""
+    def send(
+        self,
+        kind: str,
+        document: Any = None,
+        arrays: Mapping[str, Array] = NO_ARRAYS,
+        seconds: float | None = None,
+    ) -> None:
+        """Send one message; raises Closed, and TypeError for an array of a dtype that is not sent.
+
+        Closed too where nothing of it is taken within so many seconds.
+        """
         held = {name: np.ascontiguousarray(each).reshape(np.shape(each)) for name, each in arrays.items()}
         for name, each in held.items():
             if each.dtype.name not in DTYPES or not each.dtype.isnative:
@@ -67,7 +76,7 @@ class Channel:
         text = json.dumps({"kind": kind, "document": document, "arrays": described}).encode()
         if len(text) > MOST_TEXT:
             raise ValueError(f"a message has {len(text)} bytes of text; at most {MOST_TEXT} are sent")
-        self._connection.settimeout(None)
+        self._connection.settimeout(seconds)
         try:
             self._connection.sendall(HEAD.pack(MAGIC, len(text)) + text)
             for each in held.values():

@@ -10,13 +10,11 @@ from service.domain.errors import InvalidInput
 from service.domain.file_check import FileCheck
 from service.domain.settings import WeightGranularity
 from workers.backends.protocol import OpenSettings
-from workers.sandbox.graph import CACHE, MODEL, GraphToMake, open_sandboxed_graph
+from workers.sandbox.graph import CACHE, GraphToMake, open_sandboxed_graph
 from workers.sweep import mixed_check
 from workers.sweep.job import Job
 from workers.sweep.mixed_check import Compared
 from workers.sweep.outcome import File
-
-__all__ = ["CACHE", "CHECKS", "MODEL", "MixedOnnx", "make"]
 
 CHECKS = "mixed.json"
 
@@ -61,7 +59,7 @@ def _made(job: Job, fallback: frozenset[str]) -> MixedOnnx:
         "fallback_precision": asked.fallback_precision,
         "kept_float32": [asdict(each) for each in made.kept_float32],
         "rescaled": [asdict(each) for each in made.rescaled],
-        "lint": [asdict(each) | {"cost": each.cost} for each in made.lint],
+        "lint": [each.document() for each in made.lint],
         **_told(found),
     }
     files = (File(name, _type(name), content) for name, content in graph.files.items())

@@ -16,7 +16,7 @@ from service.domain.states import UnitKind
 from service.store import units
 from service.store.blobs import StorageUnavailable
 from service.store.database import out_of_space
-from service.store.subjects import Subject, lock_subject
+from service.store.subjects import lock_open_subject
 from service.store.tables import ArtifactRow, SweepRow, UnitRow
 from service.store.units import Lease
 from service.tracing import UNTRACED, Span
@@ -76,16 +76,13 @@ def run_unit(context: WorkerContext, lease: Lease, span: Span = UNTRACED) -> Non
         log.warning("unit %s waits: %s", lease.unit_id, error)
         span.failed(error)
         _wait(context, lease, error.message)
-    except DBAPIError as error:
-        log.exception("unit %s failed", lease.unit_id)
-        if out_of_space(error):
-            _wait(context, lease, "there is no space left for the database")
-        else:
-            _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
     except Exception as error:  # the process boundary: record it, try again up to the cap
         log.exception("unit %s failed", lease.unit_id)
         span.failed(error)
-        _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
+        if isinstance(error, DBAPIError) and out_of_space(error):
+            _wait(context, lease, "there is no space left for the database")
+        else:
+            _attempt_failed(context, lease, f"{type(error).__name__}: {error}")
 
 
 def _run_phase(context: WorkerContext, held: HeldLease) -> None:
@@ -134,8 +131,8 @@ def _commit(context: WorkerContext, lease: Lease, job: Job, outcome: Outcome) ->
         }
     refreshed = table.refresh(job, outcome) if job.selection is None else None
     with context.database.write() as session:
-        subject = lock_subject(session, job.sweep_id, lease.subject_id)
-        if subject is None or subject.ended:
+        subject = lock_open_subject(session, job.sweep_id, lease.subject_id)
+        if subject is None:
             raise LeaseLost("what the unit was for has ended")
         if subject.cancel_requested:
             raise SweepCancelled("it was cancelled")
@@ -158,7 +155,7 @@ def _store_artifacts(session: Session, sweep: SweepRow, outcome: Reported) -> No
 
 def _cancel(context: WorkerContext, lease: Lease) -> None:
     with context.database.write() as session, suppress(LeaseLost):
-        subject = _open_subject(session, lease)
+        subject = lock_open_subject(session, lease.sweep_id, lease.subject_id)
         if subject is not None:
             units.cancel(session, lease)
             subject.cancel(session)
@@ -166,16 +163,10 @@ def _cancel(context: WorkerContext, lease: Lease) -> None:
 
 def _fail(context: WorkerContext, lease: Lease, *, code: str, problem: str) -> None:
     with context.database.write() as session, suppress(LeaseLost):
-        subject = _open_subject(session, lease)
+        subject = lock_open_subject(session, lease.sweep_id, lease.subject_id)
         if subject is not None:
             units.fail(session, lease, error=problem)
             subject.fail(session, code=code, problem=problem)
-
-
-def _open_subject(session: Session, lease: Lease) -> Subject | None:
-    """What the unit is for, locked; None where it has ended, or is no sweep and no selection."""
-    subject = lock_subject(session, lease.sweep_id, lease.subject_id) if lease.sweep_id is not None else None
-    return None if subject is None or subject.ended else subject
 
 
 def _wait(context: WorkerContext, lease: Lease, problem: str) -> None:
@@ -186,7 +177,7 @@ def _wait(context: WorkerContext, lease: Lease, problem: str) -> None:
 
 def _attempt_failed(context: WorkerContext, lease: Lease, error: str) -> None:
     with context.database.write() as session:
-        subject = _open_subject(session, lease)
+        subject = lock_open_subject(session, lease.sweep_id, lease.subject_id)
         unit = session.get(UnitRow, lease.unit_id)
         attempts = unit.attempts if unit is not None else 0
         try:

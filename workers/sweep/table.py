@@ -27,16 +27,17 @@ def refresh(job: Job, outcome: Outcome) -> Table | None:
     """
     if isinstance(outcome, Probed):
         return make(job, Measurements(), probe_sums(job, {job.lease.ordinal: outcome.sums}), {})
-    probes = probe_sums(job) if job.settings.method.probes else NOT_PROBED
     if isinstance(outcome, Measured) and outcome.kind is UnitKind.MEASURE:
-        if not _grown(job):
-            return None
-        return make(job, measurements(job, outcome.result), probes, {})
+        return make(job, measurements(job, outcome.result), _probes(job), {}) if _grown(job) else None
     if isinstance(outcome, NextRound | Decided):
         done = measurements(job)
         if job.settings.method is not SweepMethod.EXACT or job.plan.shards_in_table < done.units:
-            return make(job, done, probes, outcome.stopped)
+            return make(job, done, _probes(job), outcome.stopped)
     return None
+
+
+def _probes(job: Job) -> ProbedShards:
+    return probe_sums(job) if job.settings.method.probes else NOT_PROBED
 
 
 def _grown(job: Job) -> bool:

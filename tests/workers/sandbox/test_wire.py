@@ -85,3 +85,9 @@ def test_the_end_and_silence_are_told_apart(ends: tuple[Channel, socket.socket])
     other.close()
     with pytest.raises(Closed):
         channel.receive(5)
+
+
+def test_nothing_waits_for_ever_for_one_that_reads_no_more(ends: tuple[Channel, socket.socket]) -> None:
+    channel, _ = ends
+    with pytest.raises(Closed, match="timed out"):
+        channel.send("part", arrays={"x": np.zeros(2**24)}, seconds=0.2)
