@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks.installation import installed
 from benchmarks.networks import Network, here
-from benchmarks.sweeps import unconfined
 from service.broker import DATA_QUEUE, Hints
 from service.domain.settings import BackendName, Budget, Preprocessing, SweepSettings
 from service.store import resources, sweeps
@@ -22,6 +21,7 @@ from service.store.database import Database
 from service.store.folder_blobs import FolderBlobStore
 from service.store.sweeps import NewSweep
 from service.store.tables import SweepRow
+from tests.workers.in_process import unconfined
 from workers.context import WorkerContext
 from workers.tasks import work
 

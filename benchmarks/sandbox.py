@@ -5,6 +5,7 @@ one, from upload to report. Each sweep has a process of its own, which pays for 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -16,12 +17,10 @@ from pathlib import Path
 
 from service.domain.settings import BackendName
 from tests.real_data import RESNET20
-from tests.workers.in_process import InProcess
+from tests.workers.in_process import unconfined
 from tests.workers.installation import Installation
-from workers import context
 from workers.capabilities import PUBLISHED, probe_in_child, to_document
 from workers.sandbox.sandbox import sandbox
-from workers.sandboxed import OPENINGS
 from workers.sweep import job
 
 WAYS = ("in sandboxes", "in the process")
@@ -56,10 +55,10 @@ def main() -> None:
 
 def _sweep(backend: BackendName, samples: int, *, confined: bool) -> float:
     """CPU seconds of this process and all that it started, until the sweep is over."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # where the inner sides write their files
-        if not confined:
-            context.sandbox = lambda policy: InProcess(policy, tuple(OPENINGS))  # type: ignore[assignment,return-value]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.nullcontext() if confined else unconfined(Path(folder)),
+    ):
         worker = Installation.at(Path(folder) / "data")
         worker.context.database.migrate()
         sweep_id = worker.sweep(

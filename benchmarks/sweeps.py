@@ -1,11 +1,9 @@
 """Whole sweeps, from upload to report, each with a database and files of its own: what they cost and what they find."""
 
-import contextlib
 import io
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,8 @@ from benchmarks.networks import Network, batches_of
 from service.domain.settings import BackendName
 from service.domain.states import UnitKind
 from service.store import sweeps
-from tests.workers.in_process import InProcess
+from tests.workers.in_process import unconfined
 from tests.workers.installation import Installation
-from workers import context
-from workers.sandboxed import OPENINGS
 from workers.sweep.runner import run_unit
 
 COUNTED = (UnitKind.PROBE, UnitKind.SCOUT, UnitKind.MEASURE, UnitKind.SELECT, UnitKind.VERIFY)
@@ -68,18 +64,6 @@ def sweep(model: Path, arrays: Mapping[str, Any], calibration: bytes, **settings
         with installation.context.database.read() as session:
             layers = [each.model_dump(mode="json") for each in sweeps.layers(session, row)]
         return Swept(seconds, layers, row.decision)
-
-
-@contextmanager
-def unconfined(folder: Path) -> Iterator[None]:
-    """What sandboxes do happens in this process, so that its clock sees it; they write their files to ``folder``."""
-    confined = context.sandbox
-    context.sandbox = lambda policy: InProcess(policy, tuple(OPENINGS))  # type: ignore[assignment,return-value]
-    try:
-        with contextlib.chdir(folder):
-            yield
-    finally:
-        context.sandbox = confined
 
 
 def evaluation(network: Network, inputs: Any) -> float:

@@ -29,12 +29,12 @@ from service.store.private_file import private_text
 from tests.chaos import audit, skewed
 from tests.chaos.disk import Disk, family
 from tests.chaos.kept import Keeper, Kept, pool_children, python
+from tests.chaos.watch import PATIENCE_SECONDS
 from tests.cut_line import Line
 
 LEASE_SECONDS = 2.0
 # leases so short may run out on a busy machine without anybody's death; that must not add up to the cap
 SHORT = {"lease_seconds": LEASE_SECONDS, "heartbeat_seconds": 0.3, "reconcile_seconds": 0.3, "max_attempts": 8}
-PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.1
 MIGRATING = threading.Lock()
 T = TypeVar("T")
@@ -235,10 +235,9 @@ class Cluster(ABC):
         ask: Callable[[], T],
         *,
         ready: Callable[[ApiProblem], bool] = lambda _: False,
-        patience: float = PATIENCE_SECONDS,
     ) -> T | None:
         """What the API answers, asked again while it, or what it needs, is away; None where a problem is ``ready``."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 return ask()
@@ -253,13 +252,6 @@ class Cluster(ABC):
         """A number from the database."""
         with self.database.read() as session:
             return int(session.execute(text(query), values).scalar() or 0)
-
-    def logs(self) -> str:
-        """The ends of all logs."""
-        return "\n".join(
-            f"== {path.name}\n{path.read_bytes()[-6000:].decode(errors='replace')}"
-            for path in sorted(self.folder.glob("*.log"))
-        )
 
 
 def free_port() -> int:

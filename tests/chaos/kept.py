@@ -110,6 +110,6 @@ def pool_children(pid: int) -> list[int]:
         return []
 
 
-def python(module: str, *arguments: str) -> list[str]:
+def python(module: str) -> list[str]:
     """The command that runs a module with this interpreter."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+    return [sys.executable, "-P", "-m", module]

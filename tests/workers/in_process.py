@@ -1,15 +1,29 @@
 """A sandbox that is none: what is opened lives in this process, so that a test can put parts of its own there."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workers import context
 from workers.sandbox.confined import Parts
 from workers.sandbox.sandbox import sandbox
 from workers.sandbox.serving import Reply, Served
 from workers.sandbox.wire import Array, Message
 from workers.sandboxed import OPENINGS
+
+
+@contextlib.contextmanager
+def unconfined(folder: Path) -> Iterator[None]:
+    """What sandboxes do happens in this process, so that its clock sees it; they write their files to ``folder``."""
+    confined = context.sandbox
+    context.sandbox = lambda policy: InProcess(policy, tuple(OPENINGS))  # type: ignore[assignment,return-value]
+    try:
+        with contextlib.chdir(folder):
+            yield
+    finally:
+        context.sandbox = confined
 
 
 class InProcess:
