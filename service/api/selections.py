@@ -121,8 +121,9 @@ def verify_selection(
 ) -> SelectionView:
     """Have lists measured for a selection that is predicted only; any other stays as it is."""
     with services.database.write() as session:
-        _check_workers(session, sweeps.get(session, sweep_id))
         row, queue = selections.verify(session, sweep_id, selection_id)
+        if queue is not None:  # what is decided already needs no worker
+            _check_workers(session, sweeps.get(session, sweep_id))
         view = SelectionView.of(row, progress.of_selection(session, row))
     if queue is not None:
         services.hints.publish(queue)

@@ -11,7 +11,10 @@ from service.app import create_app
 from service.domain.results import Decision
 from service.domain.states import SelectionState, SweepState, UnitKind, UnitState
 from service.selection.what_if import Selected
+from service.store import workers
+from service.store.installation import code_speaks
 from service.store.tables import SelectionRow, UnitRow
+from service.store.workers import Heartbeat
 from tests.service.api.conftest import assert_problem, client_of
 from tests.workers.installation import Installation, npz_bytes
 from workers.reconciler import reconcile
@@ -134,6 +137,21 @@ def test_what_is_measured_already_needs_no_work(installation: Installation, http
     assert (made["state"], made["progress"], made["result"]["state"]) == ("done", None, "verified")
     assert made["finished_at"] == made["created_at"]
     assert units(installation, made) == []
+
+
+def test_only_what_is_to_be_measured_needs_a_worker(
+    installation: Installation, http: TestClient, sweep_id: str
+) -> None:
+    decided = asked(http, sweep_id, {"budget": {"max_drop": 1.0}, "verify": True})
+    predicted = asked(http, sweep_id, {**NEVER_FIRST, "verify": False})
+    offer = {"available": False, "reason": "its library is gone"}
+    with installation.context.database.write() as session:
+        versions = code_speaks().versions()
+        workers.beat(session, Heartbeat("host:1", "host", 1, ["data"], {"onnxruntime": offer}, versions))
+    assert http.post(f"{decided['links']['self']}/verify").json()["state"] == "done"
+    assert_problem(http.post(predicted["links"]["verify"]), 503, "backend-unavailable", "its library is gone")
+    assert looked_at(http, predicted)["state"] == "predicted"
+    assert units(installation, predicted) == []
 
 
 def test_a_prediction_is_measured_later_once(installation: Installation, http: TestClient, sweep_id: str) -> None:
