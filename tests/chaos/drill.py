@@ -24,7 +24,7 @@ from tests.chaos.findings import Findings, findings
 from tests.chaos.worker import POISON
 from tests.live_service import TABLES
 from workers.models.private_folder import remove_stale
-from workers.sandbox.template import FOLDER_PREFIX
+from workers.sandbox.template import FOLDER_PREFIX, STARTING_SECONDS
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SAMPLES, CALIBRATION_SAMPLES, SHARD = 96, 32, 16
@@ -100,7 +100,8 @@ class Drill:
         while (now := self.look()) != self.kept and time.monotonic() < deadline:
             time.sleep(RETRY_SECONDS)  # who was stopped or orphaned may still be on its way out
         assert now.rows == self.kept.rows
-        assert now.files ^ self.kept.files == set()
+        differ = sorted(now.files ^ self.kept.files)
+        assert not differ, f"left, or gone: {differ}"
         assert audit.moves(self.cluster.database) == []
 
     def open_units(self, sweep_id: str) -> list[tuple[str, str]]:
@@ -121,6 +122,8 @@ class Drill:
         database, blobs = self.cluster.database, self.cluster.blobs
         remove_leftovers(database, blobs, older_than=-1)
         remove_stale(self.cluster.temporary, older_than=-1)
+        # as the next sandboxes' template does; one that is just starting has not locked its own yet
+        remove_stale(self.cluster.temporary, prefix=FOLDER_PREFIX, older_than=STARTING_SECONDS)
         rows = {
             table.__tablename__: self.cluster.count(f"select count(*) from {table.__tablename__}") for table in TABLES
         }

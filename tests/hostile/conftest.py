@@ -8,7 +8,7 @@ from tests.live_service import LiveService, live_service
 from tests.small_network import network
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
     with live_service(tmp_path_factory.mktemp("hostile"), allow_pt2=True, max_attempts=2) as running:
         running.patience = 240  # where many tests run at once, a large graph takes a while

@@ -29,10 +29,10 @@ def real(version: str) -> Bindings:
         pytest.skip(f"the real bindings of TensorRT {version} cannot be had: {reason}")
 
 
-def test_the_calls_bind_to_the_real_classes(installed) -> None:
+def test_the_calls_bind_to_the_real_classes(installed, tmp_path) -> None:
     """The scenarios run where the real bindings are imported."""
     scenarios = "tests/workers/backends/tensorrt_scenarios.py"
-    options = ["-o", "addopts=--import-mode=importlib", "-q", "-p", "no:cacheprovider"]
+    options = ["-o", "addopts=--import-mode=importlib", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}"]
     said = installed.run("-m", "pytest", *options, scenarios)
     assert " passed" in said
     assert ("skipped" in said) is (installed.major > 10)

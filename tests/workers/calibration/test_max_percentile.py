@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytorch_quantization.calib import HistogramCalibrator, MaxCalibrator
 
 from service.domain.settings import CalibrationSettings
 from tests.workers.calibration.distributions import TENSORS, counted, growing
 from workers.calibration import methods
-from workers.calibration.histogram import BINS, MOST_BINS
+from workers.calibration.histogram import BINS, MOST_BINS, Grid
 
 ROUNDED = 1.0001  # the edges of bins are rounded too
 PERCENTILES = (90.0, 99.0, 99.9, 99.99)
@@ -101,6 +101,7 @@ def test_the_percentile_over_growing_batches_is_within_a_bin_of_the_quantile(
 
 
 @settings(deadline=None, max_examples=100)
+@example(batches=[[1.5], [952.0]], percentile=60.0)  # more than the most bins: merged in pairs
 @given(
     batches=st.lists(
         st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=30), min_size=1, max_size=5
@@ -109,7 +110,8 @@ def test_the_percentile_over_growing_batches_is_within_a_bin_of_the_quantile(
 )
 def test_any_batches_give_the_quantile_within_a_bin(batches: list[list[float]], percentile: float) -> None:
     arrays = [np.array(each, dtype=np.float32) for each in batches]
-    width = float(np.abs(arrays[0]).max()) / BINS
+    grid, largest = Grid.of(arrays[0]), max(float(np.abs(each).max()) for each in arrays)
+    width = math.ldexp(grid.first / BINS, grid.level(largest))
     assert amax(arrays, percentile) == pytest.approx(quantile(arrays, percentile), abs=width * ROUNDED, rel=0)
 
 
