@@ -12,6 +12,7 @@ from torch import fx
 from service.domain.errors import first_line
 from service.domain.settings import WeightGranularity
 from workers.backends.protocol import Array, ModelFacts, Observe, OpenSettings, OutputError, Tensors
+from workers.backends.torch_memory import keep_freed_memory
 from workers.backends.torch_output_errors import ErrorMeter
 from workers.backends.torch_tree import ERRORS, TorchTree
 from workers.engine.fixed_batch import filled, length_of
@@ -110,6 +111,7 @@ class TorchSession:
         # fp32 means fp32: TF32 would change the reference
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        keep_freed_memory()
 
     def _insert(self, found: Found, *, per_channel: bool) -> None:
         node, layer = found.node, found.layer
