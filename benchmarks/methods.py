@@ -4,11 +4,12 @@
     python -m benchmarks.methods digits     # of one network
 
 Every row is a process of its own with one thread: a plain fp32 pass, and a whole sweep by KL divergence without a
-budget (after a small one, for the imports), which asks for the most sensitive quarter of the layers. "cost": CPU time of all units but preparing,
-calibrating and the report, in fp32 evaluations of the same samples, the lists that were verified included. "MiB": the
-most that was resident above what was before (Linux). "measured": layers with exact values on all samples. "KL":
-Spearman's correlation of the ranking value with that of the exact table. "list": whether the fallback list holds
-the exact table's first layers, or how many of them it misses. The naive loop runs the whole graph for each layer.
+budget (after a small one, for the imports), which asks for the most sensitive quarter of the layers. "cost": CPU time
+of all units but preparing, calibrating and the report, in fp32 evaluations of the same samples, the lists that were
+verified included. "MiB": the most that was resident above what was before (Linux). "measured": layers with exact
+values on all samples. "KL": Spearman's correlation of the ranking value with that of the exact table. "list": whether
+the fallback list holds the exact table's first layers, or how many of them it misses. The naive loop runs the whole
+graph for each layer.
 """
 
 import argparse
