@@ -1,6 +1,7 @@
 """A sandbox that is none: what is opened lives in this process, so that a test can put parts of its own there."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from workers.sandboxed import OPENINGS
 def unconfined(folder: Path) -> Iterator[None]:
     """What sandboxes do happens in this process, so that its clock sees it; they write their files to ``folder``."""
     confined = context.sandbox
-    context.sandbox = lambda policy: InProcess(policy, tuple(OPENINGS))  # type: ignore[assignment,return-value]
+    # one for each policy: what a worker keeps open from unit to unit, it keeps by the sandbox that it asked
+    context.sandbox = functools.cache(lambda policy: InProcess(policy, tuple(OPENINGS)))  # type: ignore[assignment]
     try:
         with contextlib.chdir(folder):
             yield
