@@ -11,7 +11,7 @@ demo: .venv/ready  ## start everything on this machine, sweep the digits network
 
 # Two processes of torch with a thread for each core wait for each other: one test took 106 s so, and 12 s with one thread.
 test: .venv/ready  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 FUZZ_EXAMPLES ?= 5000
 fuzz: .venv/ready  ## every parser on damaged files, FUZZ_EXAMPLES of each
