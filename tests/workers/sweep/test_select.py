@@ -1,5 +1,6 @@
 """The decision of whole sweeps: what is chosen on one part of the samples and verified on the other."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,9 @@ SAMPLES = 96
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Installation:
-    made = Installation.at(tmp_path)
-    made.context.database.migrate()
-    return made
+def installation(migrated: Path, tmp_path: Path) -> Installation:
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    return Installation.at(tmp_path)
 
 
 def decided(installation: Installation, **settings: Any) -> tuple[str, Decision]:

@@ -1,5 +1,6 @@
 """Whole sweeps that are asked again over the API, and compared."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from tests.workers.installation import Installation, npz_bytes
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Installation:
-    made = Installation.at(tmp_path)
-    made.context.database.migrate()
-    return made
+def installation(migrated: Path, tmp_path: Path) -> Installation:
+    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
+    return Installation.at(tmp_path)
 
 
 @pytest.fixture
