@@ -150,17 +150,19 @@ def test_workers_that_finish_the_last_shards_at_the_same_time_leave_a_complete_t
     """Neither sees the other's shard when it makes the table: both wait here, tables in hand, to commit."""
     sweep_id = installation.sweep(shard_size=24)
     leases = [installation.run_until(UnitKind.MEASURE) for _ in range(2)]
-    threads = [threading.Thread(target=installation.run, args=(each,)) for each in leases]
+    workers = [installation, installation.again()]  # what is open in one process, one thread uses at a time
+    threads = [threading.Thread(target=each.run, args=(lease,)) for each, lease in zip(workers, leases, strict=True)]
     locker = installation.again()
-    waiting = waiting_for_the_lock(installation.context.database)
+    waiting = [waiting_for_the_lock(each.context.database) for each in workers]
     with locker.context.database.write() as session:
         session.connection()  # takes the lock
         for thread in threads:
             thread.start()
-        wait_for(lambda: {each.ident for each in threads} <= waiting)
+        wait_for(lambda: all(each.ident in there for each, there in zip(threads, waiting, strict=True)), seconds=60)
     for thread in threads:
         thread.join()
-    locker.context.database.close()
+    for each in (workers[1], locker):
+        each.context.database.close()
     assert installation.row(sweep_id).plan["shards_in_table"] == 1, "the test missed the moment"
     installation.run_until()
     report = installation.report(sweep_id)
