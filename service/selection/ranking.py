@@ -60,13 +60,18 @@ def rank_layers(
 
 
 def rank_by(values: Mapping[str, Interval]) -> tuple[Ranked, ...]:
-    """Most sensitive first, from layer id → one measure of each; one without a number comes last."""
+    """Most sensitive first, from layer id → one divergence from fp32 of each; one without a number comes last.
+
+    Above zero is beyond noise, as in ``is_sensitive``: where one sample is most of it, its interval may reach below.
+    """
 
     def key(layer: str) -> float:
         value = values[layer].value
         return math.inf if value is None else -value
 
-    return tuple(Ranked(layer_id=layer, significant=is_significant(values[layer])) for layer in sorted(values, key=key))
+    return tuple(
+        Ranked(layer_id=layer, significant=(values[layer].value or 0.0) > 0) for layer in sorted(values, key=key)
+    )
 
 
 def continuous(score: VariantScore) -> float:

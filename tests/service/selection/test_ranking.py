@@ -121,10 +121,12 @@ def test_a_ranking_holds_each_layer_once_significant_ones_first_and_by_size(scor
 
 
 def test_by_one_measure_the_largest_comes_first_and_what_has_no_number_last() -> None:
+    """A divergence above zero is no noise, however few samples make most of it."""
     values = {
-        "small": Interval(value=0.1, low=-0.1, high=0.3, method="t", samples=5),
+        "nothing": Interval(value=0.0, low=0.0, high=0.0, method="t", samples=5),
+        "scattered": Interval(value=0.1, low=-0.1, high=0.3, method="t", samples=5),
         "none": Interval(value=None, low=None, high=None, method="no derivative", samples=5),
         "large": Interval(value=0.5, low=0.4, high=0.6, method="t", samples=5),
     }
-    found = rank_by(values)
-    assert [(each.layer_id, each.significant) for each in found] == [("large", True), ("small", False), ("none", False)]
+    found = [(each.layer_id, each.significant) for each in rank_by(values)]
+    assert found == [("large", True), ("scattered", True), ("nothing", False), ("none", False)]

@@ -80,10 +80,9 @@ def test_a_probe_sweep_estimates_every_layer_and_measures_its_list(digits: Digit
     assert spearmanr([measured[each] for each in order], [estimates[each] for each in order]).statistic > 0.85
     ranked = sorted(layers, key=lambda each: layers[each]["rank"])
     assert [estimates[each] for each in ranked] == sorted(estimates.values(), reverse=True)
-    # without a budget the most sensitive quarter falls back, as far as it is beyond noise, and that very model was run
+    # without a budget the most sensitive quarter falls back, and that very model was run
     decision = probed["decision"]
-    surely = [each for each in ranked if layers[each]["estimate"]["measures"]["kl"]["low"] > 0]
-    assert decision["fallback"] == surely[:5]
+    assert decision["fallback"] == ranked[:5]
     assert decision["chosen"]["score"]["drop"]["samples"] == SAMPLES
     assert set(probed["controls"]) == {"fp32", "fp32_repeated", "all_int8"}
     assert "layers ranked by probes, of which 0 of 19 were measured too" in decision["explanation"]
@@ -184,7 +183,7 @@ def test_interactions_are_a_file_of_the_pairs_that_are_not_noise(digits: Digits)
         expected = 2 * values[names[each["layer"]], names[each["other_layer"]]]
         assert float(each["value"]) == pytest.approx(expected)
         assert 0 < abs(float(each["shrunk"])) < abs(float(each["value"]))
-        assert abs(float(each["value"])) > float(each["standard_error"])
+        assert abs(float(each["value"])) > 2 * float(each["standard_error"])
 
 
 def test_the_cross_entropy_change_is_estimated_where_it_is_asked_for(digits: Digits) -> None:
