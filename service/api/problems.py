@@ -207,7 +207,7 @@ def database_problem(error: Exception) -> Response:
     return response_of(Unavailable("the database does not answer; try again", code="database-unavailable"))
 
 
-def internal(_request: Request, _error: Exception) -> Response:
-    """The answer to our own fault."""
-    # the server logs the error itself; nothing of it is shown
+def internal(_request: Request, error: Exception) -> Response:
+    """The answer to our own fault, which shows nothing of it."""
+    log.error("the request failed by our own fault", exc_info=error)  # with its id; the server's own line has none
     return problem_response(500, "internal-error", "the service failed on this request; its log says why")

@@ -1,5 +1,6 @@
 """What holds for every request: health, problems, the guard, the OpenAPI document, what is imported, the client."""
 
+import json
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from service.app import create_app
 from service.client import ApiProblem, Client
 from service.domain.settings import Preprocessing, SweepSettings
 from service.domain.states import ResourceState
+from service.logs import Line
 from service.settings import Settings
 from service.store.database import Database
 from service.store.tables import ModelRow, WorkerRow
@@ -63,16 +65,20 @@ def test_unknown_paths_and_methods_are_problems(service):
     assert response.headers["allow"]
 
 
-def test_an_error_of_our_own_shows_nothing_of_the_inside(service, monkeypatch):
+def test_an_error_of_our_own_shows_nothing_of_the_inside_and_is_logged_by_the_requests_id(service, monkeypatch, caplog):
     from service.store import workers
 
     def broken(session):
         raise RuntimeError("secret inside")
 
+    caplog.handler.setFormatter(Line("json"))
     monkeypatch.setattr(workers, "live", broken)
     response = service.http.get("/v1/workers")
     assert_problem(response, 500, "internal-error")
     assert "secret" not in response.text
+    said = next(each for each in caplog.text.splitlines() if "our own fault" in each)
+    assert json.loads(said)["request"] == response.headers["X-Request-Id"]
+    assert "secret inside" in said
 
 
 def test_every_answer_has_the_security_headers(service):
