@@ -24,7 +24,7 @@ pytestmark = needs_data
 
 # all samples of the large ones in every combination, and a session for each layer in each of many shards, would take
 # the test run many minutes
-FEW = {"cifar10_resnet20": {"samples": 96, "shard_size": 48}, "kws_transformer": {"samples": 32, "shard_size": 32}}
+FEW = {"cifar10_resnet20": {"samples": 96, "shard_size": 48}, "kws_transformer": {"samples": 16, "shard_size": 16}}
 ids = pytest.mark.parametrize("model", MODELS, ids=[each.folder for each in MODELS])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +48,27 @@ def measured(database: Path, sweep_id: str) -> tuple[int, int]:
     return sum(each["variants"] - each["found"] for each in results), sum(each["variants"] for each in results)
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
-def test_a_repeated_sweep_measures_nothing(tmp_path: Path, backend: str) -> None:
-    settings = Settings(data_dir=tmp_path)
-    with own_server(settings) as connection:
-        client = connection.client
-        model = DIGITS / ("digits.pt2" if backend == "torch" else "digits.onnx")
-        ids = {
-            "model": client.wait_ready(client.upload_model(model))["id"],
-            "dataset": client.wait_ready(client.upload_dataset(DIGITS / "eval.npz"))["id"],
-            "calibration": client.wait_ready(client.upload_dataset(DIGITS / "calib.npz"))["id"],
-        }
-        first = report_of(client, ids)
-        again = report_of(client, ids)
-        by_kl = report_of(client, ids, metric=MetricSettings(name="kl"), budget=None)
-        wider = report_of(client, ids, budget=Budget(max_drop=0.2))
-        finer = report_of(client, ids, weights="per_tensor")
-    (database,) = tmp_path.rglob("*.db")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
+    folder = tmp_path_factory.mktemp("service")
+    with own_server(Settings(data_dir=folder)) as connection:
+        (database,) = folder.rglob("*.db")
+        yield connection.client, database
+
+
+@pytest.mark.parametrize("model", ["digits.pt2", "digits.onnx"])
+def test_a_repeated_sweep_measures_nothing(server: tuple[Client, Path], model: str) -> None:
+    client, database = server
+    ids = {
+        "model": client.wait_ready(client.upload_model(DIGITS / model))["id"],
+        "dataset": client.wait_ready(client.upload_dataset(DIGITS / "eval.npz"))["id"],
+        "calibration": client.wait_ready(client.upload_dataset(DIGITS / "calib.npz"))["id"],
+    }
+    first = report_of(client, ids)
+    again = report_of(client, ids)
+    by_kl = report_of(client, ids, metric=MetricSettings(name="kl"), budget=None)
+    wider = report_of(client, ids, budget=Budget(max_drop=0.2))
+    finer = report_of(client, ids, weights="per_tensor")
     made, total = measured(database, first["sweep"]["id"])
     assert made > 0.9 * total > 100, "verification finds fp32, nothing else"
     for each in (again, by_kl, wider):
