@@ -16,7 +16,7 @@ from service.domain.settings import Preprocessing, SweepSettings
 from service.domain.states import ConversionState, ResourceState, SelectionState, SweepState
 
 PIECE_BYTES = 2**20
-POLL_SECONDS = 0.5
+FIRST_POLL_SECONDS, POLL_SECONDS = 0.05, 0.5
 REPORTS = {"json": "report.json", "html": "report.html", "fallback-layers": "fallback-layers"}
 Document = dict[str, Any]
 """A resource as the API shows it; its schema is in the API's OpenAPI document."""
@@ -74,9 +74,9 @@ class Client:
     def wait_ready(self, resource: Document, *, timeout: float | None = None) -> Document:
         """The model or evaluation set once it is checked; raises ApiProblem where it was rejected, or TimeoutError."""
         noun = "models" if resource["id"].startswith("mdl_") else "datasets"
-        deadline = _deadline(timeout)
+        pauses = _Pauses(timeout)
         while resource["state"] == ResourceState.CHECKING:
-            _pause(deadline, f"{resource['id']} is still being checked")
+            pauses.wait(f"{resource['id']} is still being checked")
             resource = self._json("GET", f"/v1/{noun}/{resource['id']}")
         if resource["state"] == ResourceState.REJECTED:
             raise ApiProblem(422, "rejected-file", f"{resource['name']}: {resource['problem']}")
@@ -131,14 +131,14 @@ class Client:
         self, sweep_id: str, on_progress: Callable[[Document], None] | None = None, *, timeout: float | None = None
     ) -> Document:
         """The sweep once it has ended, however it did; ``on_progress`` sees each look at it. Raises TimeoutError."""
-        deadline = _deadline(timeout)
+        pauses = _Pauses(timeout)
         while True:
             sweep = self.sweep(sweep_id)
             if on_progress is not None:
                 on_progress(sweep)
             if SweepState(sweep["state"]).terminal:
                 return sweep
-            _pause(deadline, f"sweep {sweep_id} has not ended")
+            pauses.wait(f"sweep {sweep_id} has not ended")
 
     def layers(self, sweep_id: str) -> Document:
         """The layer table (``layers``) and the other scores, partial while the sweep runs."""
@@ -185,13 +185,13 @@ class Client:
         timeout: float | None = None,
     ) -> Document:
         """The selection once nothing is measured for it any more, however that ended. Raises TimeoutError."""
-        deadline = _deadline(timeout)
+        pauses = _Pauses(timeout)
         while True:
             if on_progress is not None:
                 on_progress(selection)
             if not SelectionState(selection["state"]).working:
                 return selection
-            _pause(deadline, f"selection {selection['id']} has not ended")
+            pauses.wait(f"selection {selection['id']} has not ended")
             selection = self._json("GET", selection["links"]["self"])
 
     def selections(self, sweep_id: str) -> list[Document]:
@@ -213,9 +213,9 @@ class Client:
 
     def wait_converted(self, conversion: Document, *, timeout: float | None = None) -> Document:
         """The conversion once it has succeeded; raises ApiProblem where it failed, or TimeoutError."""
-        deadline = _deadline(timeout)
+        pauses = _Pauses(timeout)
         while not ConversionState(conversion["state"]).terminal:
-            _pause(deadline, f"conversion {conversion['id']} has not ended")
+            pauses.wait(f"conversion {conversion['id']} has not ended")
             conversion = self._json("GET", f"/v1/conversions/{conversion['id']}")
         problem = conversion["problem"]
         if problem is not None:
@@ -259,11 +259,16 @@ def _problem(response: httpx.Response) -> ApiProblem:
         return ApiProblem(response.status_code, "http-error", f"{response.url} answered {response.status_code}")
 
 
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
+class _Pauses:
+    """Between looks at what is not done yet: short at first, since small things are done soon."""
 
+    def __init__(self, timeout: float | None) -> None:
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._seconds = FIRST_POLL_SECONDS
 
-def _pause(deadline: float | None, message: str) -> None:
-    if deadline is not None and time.monotonic() > deadline:
-        raise TimeoutError(message)
-    time.sleep(POLL_SECONDS)
+    def wait(self, message: str) -> None:
+        """Until the next look; raises TimeoutError with this message."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TimeoutError(message)
+        time.sleep(self._seconds)
+        self._seconds = min(POLL_SECONDS, 1.5 * self._seconds)
