@@ -54,7 +54,7 @@ class Opening:
 
 MODEL = "workers.sandbox.model:served_model"
 OPENINGS: Mapping[str, Opening] = {
-    "nothing": Opening("workers.sandbox.nothing:served_nothing"),
+    "nothing": Opening("workers.sandbox.nothing:nothing", once=True),
     "set": Opening("workers.sandbox.evaluation_set:served_set", ("numpy", "pyarrow.parquet", *IMAGES)),
     "onnxruntime": Opening(MODEL, ONNX),
     "tensorrt": Opening(MODEL, (*ONNX, "tensorrt")),
