@@ -8,8 +8,8 @@ budget (after a small one, for the imports), which asks for the most sensitive q
 of all units but preparing, calibrating and the report, in fp32 evaluations of the same samples, the lists that were
 verified included. "MiB": the most that was resident above what was before (Linux). "measured": layers with exact
 values on all samples. "KL": Spearman's correlation of the ranking value with that of the exact table. "list": whether
-the fallback list holds the exact table's first layers, or how many of them it misses. The naive loop runs the whole
-graph for each layer.
+the fallback list holds the exact table's first layers, all but some that it names as ties, or how many of them it
+misses. The naive loop runs the whole graph for each layer.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def row_of(network: Network, method: str) -> Row:
             bool(each["score"]) and each["score"]["drop"]["samples"] == len(inputs) for each in swept.layers
         ),
         "fallback": sorted(swept.fallback),
+        "ties": swept.decision["ties"],
     }
 
 
@@ -95,8 +96,9 @@ def printed(network: Network, method: str, row: Row, exact: Row | None) -> str:
         order = sorted(exact["values"])
         rho = spearmanr([row["values"][each] for each in order], [exact["values"][each] for each in order]).statistic
         wanted = sorted(order, key=lambda each: -exact["values"][each])[: len(row["fallback"])]
-        missed = len(set(wanted) - set(row["fallback"]))
-        same = f"{missed} of {len(wanted)}" if missed else "same"
+        missed = set(wanted) - set(row["fallback"])
+        tied = missed <= {each for tie in row["ties"] for each in tie}
+        same = "same" if not missed else "ties" if tied else f"{len(missed)} of {len(wanted)}"
         told = [f"{row['measured']:8d}", f"{rho:6.3f}", f"{same:>7s}"]
     layers = len(exact["values"]) if exact is not None else 0
     told = [f"{row['cost']:6.1f}", f"{row['peak']:5.0f}", *told]
