@@ -1,6 +1,7 @@
 """Files through HTTP, kept in a folder or in a bucket: the same answers, and 503 while the bucket is out of reach."""
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,9 @@ TAG_OF_ANOTHER = '"' + "0" * 64 + '"'
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """One kind of database is enough here."""
+    return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'test.db')}"
 
 
 @pytest.fixture
