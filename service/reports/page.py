@@ -3,8 +3,9 @@
 import json
 import shlex
 from dataclasses import dataclass
+from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from service.domain.layers import ALL_INT8, CONTROLS, FP32, FP32_REPEATED
@@ -88,6 +89,11 @@ class Page:
 
 def to_html(report: Report) -> bytes:
     """The page as UTF-8; the same bytes for the same report. Partial reports show what there is."""
+    return _template().render(report=report, page=_page(report)).encode()
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("service.reports"),
         autoescape=True,
@@ -96,7 +102,7 @@ def to_html(report: Report) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters |= {"visible": visible, "counted": counted}
-    return environment.get_template("page.html.j2").render(report=report, page=_page(report)).encode()
+    return environment.get_template("page.html.j2")
 
 
 def _page(report: Report) -> Page:

@@ -8,6 +8,7 @@ Distinct projects and sweeps are found by steps through an index, not by reading
 one sweep costs as much as a queue of one.
 """
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, Select, func, select
@@ -18,6 +19,7 @@ from service.store.clock import now
 from service.store.tables import UnitRow
 
 
+@cache  # each claim asks: the statement is put together once
 def next_in_turn(queue: str) -> Select[str]:
     """The id of the unit whose turn it is in this queue, locked; what another claim holds at this moment is skipped."""
     waits = (UnitRow.state == UnitState.QUEUED, UnitRow.queue == queue)
@@ -33,6 +35,7 @@ def next_in_turn(queue: str) -> Select[str]:
     )
 
 
+@cache
 def any_queued(queue: str) -> Select[str]:
     """The id of any queued unit of this queue that no other claim holds at this moment, locked."""
     waits = select(UnitRow.id).where(UnitRow.state == UnitState.QUEUED, UnitRow.queue == queue)
