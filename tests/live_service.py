@@ -97,7 +97,7 @@ class LiveService:
             rows = {
                 table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES
             }
-        files = {path for path in self.blobs.folder.rglob("*") if path.is_file()}
+        files = {path for path in self.blobs.folder.glob("*/*") if path.is_file()}
         return rows, files | set(self.temporary.glob("quantsieve-*"))
 
     def _until(self, url: str, done: Any) -> Document:

