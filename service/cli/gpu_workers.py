@@ -1,4 +1,4 @@
-"""One worker for each GPU of this machine, started again when it dies, ended together."""
+"""One worker for each GPU of this machine, started again when it dies, ended together (on Linux however we end)."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from service.domain.errors import InvalidInput
+from service.embedded.keeper import die_with_parent
 from service.embedded.process import next_pause
 
 LOOK_SECONDS = 0.2
@@ -97,7 +98,9 @@ class _Worker:
             log.warning("the worker of GPU %s ended with %d; once more in %.0f s", self._gpu, status, self._pause)
         if self._process is None and now >= self._due:
             # a session of its own: Ctrl-C reaches it once, through us
-            self._process = subprocess.Popen(self._command, env=self._environment, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, start_new_session=True, preexec_fn=die_with_parent()
+            )
             self._started = now
 
     def signal(self, number: int) -> None:

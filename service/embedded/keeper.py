@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     if not _lock(descriptor, stopped):
         return EX_TEMPFAIL
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, process_group=0, pass_fds=(descriptor,), preexec_fn=_die_with_parent()
+        command, stdin=subprocess.DEVNULL, process_group=0, pass_fds=(descriptor,), preexec_fn=die_with_parent()
     )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{child.pid}\n".encode(), 0)
@@ -83,7 +83,7 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def die_with_parent() -> Callable[[], None] | None:
     """What the child runs before the command, so that it ends even if the keeper is killed; Linux only."""
     if not sys.platform.startswith("linux"):
         return None

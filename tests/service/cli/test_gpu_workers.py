@@ -92,3 +92,18 @@ def test_a_second_signal_reaches_workers_that_did_not_end_at_the_first(two_gpus:
         for each in tmp_path.glob("[01].[0-9]*"):
             if is_alive(int(each.suffix[1:])):
                 os.kill(int(each.suffix[1:]), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told on Linux alone")
+def test_workers_end_with_a_supervisor_that_is_killed(two_gpus: None, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, WORKER, str(tmp_path)])
+    try:
+        assert eventually(lambda: len([*tmp_path.glob("[01].[0-9]*")]) == 2)
+        process.kill()
+        assert eventually(lambda: {each.name for each in tmp_path.glob("*.ended")} == {"0.ended", "1.ended"})
+    finally:
+        process.kill()
+        process.wait()
+        for each in tmp_path.glob("[01].[0-9]*"):
+            if is_alive(int(each.suffix[1:])):
+                os.kill(int(each.suffix[1:]), signal.SIGKILL)
