@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import Double
+from sqlalchemy import ColumnElement, Double, case
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import FunctionElement
 
 
@@ -23,3 +24,10 @@ def _sqlite(element: now, compiler: Any, **kw: Any) -> str:
 def _postgresql(element: now, compiler: Any, **kw: Any) -> str:
     # clock_timestamp, not now(): a transaction that waited for a lock must see the time after the wait
     return "extract(epoch from clock_timestamp())::double precision"
+
+
+def spent(
+    start: InstrumentedAttribute[float | None], end: InstrumentedAttribute[float | None]
+) -> ColumnElement[float | None]:
+    """Seconds from the one to the other; 0 where the clock was set back in between: how long it was is not known."""
+    return case((end > start, end - start), else_=0.0)

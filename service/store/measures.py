@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.domain.states import UnitState
 from service.store import workers
-from service.store.clock import now
+from service.store.clock import now, spent
 from service.store.quotas import every_file
 from service.store.tables import (
     SweepRow,
@@ -97,7 +97,7 @@ def _oldest_queued(session: Session) -> dict[str, float]:
 def _durations(session: Session) -> tuple[Duration, ...]:
     by = (UnitRow.kind, func.coalesce(SweepRow.backend, ""))
     rows = (
-        select(*by, func.count(), func.sum(UnitRow.finished_at - UnitRow.started_at))
+        select(*by, func.count(), func.sum(spent(UnitRow.started_at, UnitRow.finished_at)))
         .join(SweepRow, SweepRow.id == UnitRow.sweep_id, isouter=True)
         .where(UnitRow.state == UnitState.DONE, UnitRow.started_at.is_not(None))
         .where(UnitRow.finished_at > now() - RECENT_SECONDS)

@@ -22,6 +22,7 @@ from service.reports.report import (
     Warning_,
     to_json,
 )
+from service.store.clock import spent
 from service.store.tables import LayerRow, ScoreRow, UnitRow
 from workers.engine.probe import gram, interactions
 from workers.engine.probe_sums import ProbeSums
@@ -63,7 +64,7 @@ def make(job: Job, probes: ProbeSums | None, decision: Decision | None, check: F
             select(ScoreRow).where(ScoreRow.sweep_id == job.sweep_id).order_by(ScoreRow.variant)
         )
         controls = {row.variant: VariantScore.model_validate(row.document) for row in score_rows}
-        query = select(UnitRow.kind, func.sum(UnitRow.finished_at - UnitRow.started_at)).where(
+        query = select(UnitRow.kind, func.sum(spent(UnitRow.started_at, UnitRow.finished_at))).where(
             UnitRow.subject_id == job.sweep_id, UnitRow.state == UnitState.DONE
         )
         seconds = {kind: round(spent or 0.0, 3) for kind, spent in session.execute(query.group_by(UnitRow.kind))}

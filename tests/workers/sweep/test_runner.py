@@ -6,8 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from sqlalchemy import update
 
 from service.domain.states import ResourceState, SweepState, UnitKind, UnitState
+from service.store.measures import measure
+from service.store.tables import UnitRow
 from tests.workers.installation import Installation, npz_bytes, wait_for, waiting_for_the_lock
 from workers.tasks import work
 
@@ -168,3 +171,18 @@ def test_workers_that_finish_the_last_shards_at_the_same_time_leave_a_complete_t
     report = installation.report(sweep_id)
     assert {each["score"]["metric"]["samples"] for each in report["layers"]} == {48}
     assert {each["metric"]["samples"] for each in report["controls"].values()} == {48}
+
+
+def test_a_unit_during_which_the_clock_was_set_back_took_no_time(installation: Installation) -> None:
+    sweep_id = installation.sweep()
+    last = installation.run_until(UnitKind.REPORT)
+    with installation.context.database.write() as session:
+        later = UnitRow.finished_at + 10_800
+        session.execute(update(UnitRow).where(UnitRow.kind == UnitKind.MEASURE).values(started_at=later))
+    installation.run(last)
+    seconds = installation.report(sweep_id)["cost"]["seconds"]
+    assert seconds["measure"] == 0.0
+    assert seconds["calibrate"] > 0.0
+    with installation.context.database.read() as session:
+        durations = {each.kind: each.seconds for each in measure(session).durations}
+    assert durations["measure"] == 0.0
