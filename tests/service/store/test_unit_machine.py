@@ -125,7 +125,7 @@ class Queue(RuleBasedStateMachine):
             units.give_back_all(session, worker)
         for each, unit in self.model.items():
             if unit.state is UnitState.LEASED and unit.owner == worker:
-                given = replace(unit, state=UnitState.QUEUED, owner=None, attempts=unit.attempts - 1)
+                given = replace(unit, state=UnitState.QUEUED, owner=None, attempts=unit.attempts - 1, expired=False)
                 self.model[each] = replace(given, token=unit.token + 1)
 
     @rule(worker=st.sampled_from(WORKERS))
