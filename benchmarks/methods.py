@@ -44,8 +44,6 @@ Row = dict[str, Any]
 def row_of(network: Network, method: str) -> Row:
     """Measured in this process."""
     inputs = network.samples(NETWORKS[network.name])
-    if method != NAIVE:
-        warm_up(method)
     one = evaluation(network, inputs)
     if method == NAIVE:
         model = opened(network, BackendName.TORCH)
@@ -57,6 +55,7 @@ def row_of(network: Network, method: str) -> Row:
             seconds, _ = cpu_seconds(naive(network, model, batches, variants))
 
         return {"peak": peak_of(work), "cost": seconds / one}
+    warm_up(method)
     found: list[Swept] = []
     arrays, calibration = {"inputs": inputs}, network.calibration.read_bytes()
 

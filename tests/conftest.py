@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from service.store.database import Database
@@ -60,17 +60,16 @@ def _migrate(url: str) -> None:
     database.close()
 
 
-def _run(server: str, statement: str) -> URL:
+def _run(server: str, statement: str) -> None:
     url = make_url(server).set(drivername="postgresql+psycopg")
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text(statement))
-    return url
 
 
 def _created(server: str, name: str, template: str = "template1") -> str:
-    url = _run(server, f"create database {name} template {template}")
-    return url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
+    _run(server, f"create database {name} template {template}")
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

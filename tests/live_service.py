@@ -30,6 +30,7 @@ from service.store.tables import (
     SweepRow,
     UnitRow,
 )
+from tests.stored_files import stored_files
 
 TABLES = (
     ModelRow,
@@ -97,7 +98,7 @@ class LiveService:
             rows = {
                 table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES
             }
-        files = {path for path in self.blobs.folder.glob("*/*") if path.is_file()}
+        files = stored_files(self.blobs.folder)
         return rows, files | set(self.temporary.glob("quantsieve-*"))
 
     def _until(self, url: str, done: Any) -> Document:

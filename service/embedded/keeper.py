@@ -84,7 +84,7 @@ def kill_group(pid: int) -> None:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """What the child runs before the command, so that it ends even if the keeper is killed; Linux only."""
+    """What the child runs before the command, so that it ends even if its parent is killed; Linux only."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl

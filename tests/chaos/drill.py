@@ -23,6 +23,7 @@ from tests.chaos.cluster import PATIENCE_SECONDS, RETRY_SECONDS, Cluster
 from tests.chaos.findings import Findings, findings
 from tests.chaos.worker import POISON
 from tests.live_service import TABLES
+from tests.stored_files import stored_files
 from workers.models.private_folder import remove_stale
 from workers.sandbox.template import FOLDER_PREFIX, STARTING_SECONDS
 
@@ -127,7 +128,7 @@ class Drill:
         rows = {
             table.__tablename__: self.cluster.count(f"select count(*) from {table.__tablename__}") for table in TABLES
         }
-        files = {str(path) for path in blobs.folder.glob("*/*") if path.is_file()}
+        files = {str(path) for path in stored_files(blobs.folder)}
         temporary = {str(path) for path in self.cluster.temporary.glob("quantsieve-*") if not _of_a_worker(path)}
         return Stored(rows, frozenset(files | temporary))
 

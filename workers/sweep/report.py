@@ -67,7 +67,7 @@ def make(job: Job, probes: ProbeSums | None, decision: Decision | None, check: F
         query = select(UnitRow.kind, func.sum(spent(UnitRow.started_at, UnitRow.finished_at))).where(
             UnitRow.subject_id == job.sweep_id, UnitRow.state == UnitState.DONE
         )
-        seconds = {kind: round(spent or 0.0, 3) for kind, spent in session.execute(query.group_by(UnitRow.kind))}
+        seconds = {kind: round(taken or 0.0, 3) for kind, taken in session.execute(query.group_by(UnitRow.kind))}
     plan, settings = job.plan, job.settings
     metric = job.metric()
     return Report(

@@ -19,6 +19,7 @@ from service.store.folder_blobs import FolderBlobStore
 from service.store.tables import CalibrationRow, ConversionRow, DatasetRow, ModelRow, SweepRow, UnitRow
 from service.store.workers import Heartbeat
 from tests.service.api.files import npz_bytes, onnx_bytes
+from tests.stored_files import stored_files
 
 
 class CountingHints(Hints):
@@ -95,7 +96,7 @@ class Service:
 
     def assert_nothing_left(self) -> None:
         """No file, no row, no hint."""
-        assert [path for path in self.blobs.folder.glob("*/*") if path.is_file()] == []
+        assert stored_files(self.blobs.folder) == set()
         with self.database.read() as session:
             tables = (ModelRow, DatasetRow, CalibrationRow, SweepRow, ConversionRow, UnitRow)
             assert [session.query(table).count() for table in tables] == [0] * len(tables)

@@ -15,6 +15,7 @@ from service.store.database import Database
 from service.store.tables import KeyRow
 from tests.service.api.conftest import Service, assert_problem, bearer_of
 from tests.service.api.files import onnx_bytes, pt2_bytes
+from tests.stored_files import stored_files
 
 EVERYTHING = ["read", "submit", "admin"]
 
@@ -200,7 +201,7 @@ def test_a_quota_that_is_used_up_is_told_with_its_numbers(service: Service):
     response = service.http.post("/v1/models?name=x", content=onnx_bytes(), headers=headers)
     size = len(onnx_bytes())
     assert_problem(response, 403, "too-much-stored", f"has 0 bytes of files, of 10 that it may have; {size} more")
-    assert [path for path in service.blobs.folder.glob("*/*") if path.is_file()] == []
+    assert stored_files(service.blobs.folder) == set()
 
 
 def test_the_audit_log_has_who_what_and_how_it_ended(service: Service):

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,59 +53,57 @@ def test_what_is_asked_for_must_be_there(two_gpus: None, monkeypatch: pytest.Mon
         gpus_of("all")
 
 
-def test_each_gpu_has_a_worker_that_is_started_again_and_ends_with_the_others(two_gpus: None, tmp_path: Path) -> None:
-    def started(gpu: int) -> list[Path]:
-        return [each for each in tmp_path.glob(f"{gpu}.*") if each.suffix[1:].isdigit()]
-
-    def pids(gpu: int) -> list[int]:
-        return [int(each.suffix[1:]) for each in started(gpu)]
-
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, WORKER, str(tmp_path)])
+@contextmanager
+def supervised(worker: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A supervisor of this program; nothing is left of it and its workers."""
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, worker, str(folder)])
     try:
-        assert eventually(lambda: len(pids(0)) == len(pids(1)) == 1)
-        assert eventually(lambda: started(0)[0].read_text() == "cuda:0")
-        os.kill(pids(0)[0], signal.SIGKILL)
-        assert eventually(lambda: len(pids(0)) == 2)
-        assert len(pids(1)) == 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        assert {each.name for each in tmp_path.glob("*.ended")} == {"0.ended", "1.ended"}
-        assert not any(is_alive(each) for each in pids(0) + pids(1))
+        yield process
     finally:
         process.kill()
         process.wait()
-        for each in pids(0) + pids(1):
-            if is_alive(each):
-                os.kill(each, signal.SIGKILL)
+        for each in started(folder):
+            if is_alive(pid_of(each)):
+                os.kill(pid_of(each), signal.SIGKILL)
+
+
+def started(folder: Path, gpu: str = "[01]") -> list[Path]:
+    return [*folder.glob(f"{gpu}.[0-9]*")]
+
+
+def pid_of(path: Path) -> int:
+    return int(path.suffix[1:])
+
+
+def ended(folder: Path) -> set[str]:
+    return {each.name for each in folder.glob("*.ended")}
+
+
+def test_each_gpu_has_a_worker_that_is_started_again_and_ends_with_the_others(two_gpus: None, tmp_path: Path) -> None:
+    with supervised(WORKER, tmp_path) as process:
+        assert eventually(lambda: len(started(tmp_path, "0")) == len(started(tmp_path, "1")) == 1)
+        assert eventually(lambda: started(tmp_path, "0")[0].read_text() == "cuda:0")
+        os.kill(pid_of(started(tmp_path, "0")[0]), signal.SIGKILL)
+        assert eventually(lambda: len(started(tmp_path, "0")) == 2)
+        assert len(started(tmp_path, "1")) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert ended(tmp_path) == {"0.ended", "1.ended"}
+        assert not any(is_alive(pid_of(each)) for each in started(tmp_path))
 
 
 def test_a_second_signal_reaches_workers_that_did_not_end_at_the_first(two_gpus: None, tmp_path: Path) -> None:
-    stubborn = WORKER.replace("sys.exit(0)", "None")
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, stubborn, str(tmp_path)])
-    try:
-        assert eventually(lambda: len([*tmp_path.glob("[01].[0-9]*")]) == 2)
+    with supervised(WORKER.replace("sys.exit(0)", "None"), tmp_path) as process:
+        assert eventually(lambda: len(started(tmp_path)) == 2)
         process.send_signal(signal.SIGTERM)
-        assert eventually(lambda: len([*tmp_path.glob("*.ended")]) == 2)
+        assert eventually(lambda: len(ended(tmp_path)) == 2)
         process.send_signal(signal.SIGINT)  # which these workers do not catch: KeyboardInterrupt ends them
         assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
-        for each in tmp_path.glob("[01].[0-9]*"):
-            if is_alive(int(each.suffix[1:])):
-                os.kill(int(each.suffix[1:]), signal.SIGKILL)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is told on Linux alone")
 def test_workers_end_with_a_supervisor_that_is_killed(two_gpus: None, tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, WORKER, str(tmp_path)])
-    try:
-        assert eventually(lambda: len([*tmp_path.glob("[01].[0-9]*")]) == 2)
+    with supervised(WORKER, tmp_path) as process:
+        assert eventually(lambda: len(started(tmp_path)) == 2)
         process.kill()
-        assert eventually(lambda: {each.name for each in tmp_path.glob("*.ended")} == {"0.ended", "1.ended"})
-    finally:
-        process.kill()
-        process.wait()
-        for each in tmp_path.glob("[01].[0-9]*"):
-            if is_alive(int(each.suffix[1:])):
-                os.kill(int(each.suffix[1:]), signal.SIGKILL)
+        assert eventually(lambda: ended(tmp_path) == {"0.ended", "1.ended"})
