@@ -2,12 +2,14 @@
 
     python -m benchmarks.probe              # the table
     python -m benchmarks.probe digits       # of one network
+    python -m benchmarks.probe --noise 1    # interactions count from one standard error on
 
 "cost" of the probe and "exact" of the exact sweep (all layers alone, with the measures), in fp32 evaluations of the
 same samples: CPU time of one thread, the evaluation timed before and after the probe. "MSE" and "KL": Spearman's
 correlation of the probe's table with the exact one. Then the output MSE of 20 random sets of layers, mean
 |ln(predicted / measured)|: by the plain "sum" of the layers' own, with "pairs" of layers too, and with measured values
-"placed" for the layers that are taken to lie beyond the linear range without knowing those values ("marked").
+"placed" for the layers that are taken to lie beyond the linear range without knowing those values ("marked"); "KL sum"
+and "KL pairs": the same of their KL divergence.
 """
 
 import argparse
@@ -26,13 +28,15 @@ from tests.workers.backends.ranges import calibrated
 from workers.backends.protocol import Tensors
 from workers.backends.torch_fake_quant import TorchModel
 from workers.data.binding import Batch
+from workers.engine import probe
 from workers.engine.probe import Gram, beyond_linear, estimates, gram
 from workers.engine.probe_settings import ProbeSettings
 from workers.metrics.per_sample import Array, Floats, against_reference, is_distribution, scored
 
 COLUMNS = (
     f"{'network':16s} {'L':>4s} {'samples':>7s} {'cost':>5s} {'exact':>6s} "
-    f"{'MSE':>6s} {'KL':>6s} {'sum':>6s} {'pairs':>6s} {'placed':>6s} {'marked':>6s}"
+    f"{'MSE':>6s} {'KL':>6s} {'sum':>6s} {'pairs':>6s} {'placed':>6s} {'marked':>6s} "
+    f"{'KL sum':>8s} {'KL pairs':>8s}"
 )
 SAMPLES = {"vww_mobilenet": 128, "cifar10_resnet56": 256}
 """Of the others 512, or as many as there are."""
@@ -92,8 +96,9 @@ def compare(network: Network) -> None:
     one = (first + second) / 2
     whole, alone = cpu_seconds(lambda: measured(model, batches, fp32, [frozenset({each}) for each in layers]))
     sets = random_sets(layers)
-    truth = [float(each["mse"].mean()) for each in measured(model, batches, fp32, sets)]
-    table, pairs = estimates(sums), gram(sums, "mse")
+    run = measured(model, batches, fp32, sets)
+    truth, truth_kl = ([float(each[measure].mean()) for each in run] for measure in ("mse", "kl"))
+    table, pairs, pairs_kl = estimates(sums), gram(sums, "mse"), gram(sums, "kl")
     mse, kl = (
         spearmanr([table[each][measure].value for each in layers], [each[measure].mean() for each in alone]).statistic
         for measure in ("mse", "kl")
@@ -110,7 +115,8 @@ def compare(network: Network) -> None:
     print(
         f"{network.name:16s} {len(layers):4d} {len(fp32):7d} {cost / one:5.1f} {whole / one:6.1f} {mse:6.3f} {kl:6.3f} "
         + " ".join(f"{each:6.3f}" for each in errors)
-        + f" {len(marked):6d}",
+        + f" {len(marked):6d} "
+        + " ".join(f"{log_error(pairs_kl, sets, truth_kl, interactions=each):8.3f}" for each in (False, True)),
         flush=True,
     )
 
@@ -119,7 +125,9 @@ def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", nargs="?", help="only this one")
+    parser.add_argument("--noise", type=float, default=probe.NOISE, help="standard errors that count as none")
     arguments = parser.parse_args()
+    probe.NOISE = arguments.noise
     use_one_thread()
     print(f"torch {torch.__version__}, {os.cpu_count()} processors, one thread\n{COLUMNS}")
     for network in here():
