@@ -1,7 +1,5 @@
 """The decision of whole sweeps: what is chosen on one part of the samples and verified on the other."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,6 @@ from workers.metrics.shard_result import ShardResult
 from workers.sweep.plan import Plan
 
 SAMPLES = 96
-
-
-@pytest.fixture
-def installation(migrated: Path, tmp_path: Path) -> Installation:
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
-    return Installation.at(tmp_path)
 
 
 def decided(installation: Installation, **settings: Any) -> tuple[str, Decision]:

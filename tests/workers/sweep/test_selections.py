@@ -1,8 +1,6 @@
 """Whole sweeps that are asked again over the API, and compared."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +11,6 @@ from service.domain.states import SweepState, UnitKind
 from service.selection.evidence import Evidence
 from tests.service.api.conftest import assert_problem, client_of
 from tests.workers.installation import Installation, npz_bytes
-
-
-@pytest.fixture
-def installation(migrated: Path, tmp_path: Path) -> Installation:
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
-    return Installation.at(tmp_path)
 
 
 @pytest.fixture
